@@ -1,0 +1,1 @@
+"""What meets the outside: servers, encoders and index files. Imported lazily, by need."""

@@ -1,0 +1,110 @@
+"""Settings: one TOML file read into frozen values with a fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from llmtagger.errors import ConfigError
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RetrievalSettings(_Section):
+    """How neighbours and candidates are found."""
+
+    neighbours: int = Field(10, ge=0, le=200, description="similar products that vote")
+    candidates: int = Field(48, ge=1, le=1000, description="tags that are scored")
+    offered: int = Field(24, ge=1, le=500, description="tags that the model may choose from")
+    text_limit: int = Field(2000, ge=50, description="characters of a product that are compared")
+    near_duplicate: float = Field(
+        0.985, gt=0, le=1, description="similarity from which a product counts as the same one"
+    )
+
+
+class PromptSettings(_Section):
+    """What a prompt holds."""
+
+    examples: int = Field(3, ge=0, le=50, description="similar products that are shown")
+    description_tokens: int = Field(160, ge=0, description="most tokens of a description")
+    example_tokens: int = Field(40, ge=0, description="most tokens of an example's text")
+    keys: int = Field(24, ge=1, le=200, description="most keys that a span prompt names")
+
+
+class AnswerSettings(_Section):
+    """What an answer may hold."""
+
+    max_tags: int = Field(10, ge=1, le=200)
+    max_tokens: int = Field(160, ge=8, le=4096)
+
+
+class ScoringSettings(_Section):
+    """Where scores are cut."""
+
+    threshold: float = Field(0.5, ge=0, le=1, description="kept from this score on")
+    review: float = Field(0.2, ge=0, le=1, description="shown for review from this score on")
+
+
+class EngineSettings(_Section):
+    """How the model's server is asked."""
+
+    concurrency: int = Field(64, ge=1, le=1024, description="requests in flight")
+    timeout: float = Field(300.0, gt=0, description="seconds for one answer")
+
+
+class CatalogueSettings(_Section):
+    """How input files are read."""
+
+    encoding: str | None = None
+    columns: dict[str, str] = Field(default_factory=dict)
+    on_duplicate: Literal["error", "first", "last"] = "error"
+
+
+class Settings(_Section):
+    """Everything that a run depends on besides its input, index, model and prompt."""
+
+    retrieval: RetrievalSettings = RetrievalSettings()
+    prompt: PromptSettings = PromptSettings()
+    answer: AnswerSettings = AnswerSettings()
+    scoring: ScoringSettings = ScoringSettings()
+    engine: EngineSettings = EngineSettings()
+    catalogue: CatalogueSettings = CatalogueSettings()
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of what changes an answer; thresholds re-cut it and the engine only serves it."""
+        kept = self.model_dump(mode="json", exclude={"scoring", "engine"})
+        return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
+
+
+DEFAULT_FILE = "llmtagger.toml"
+
+
+def load_settings(path: Path | None = None) -> Settings:
+    """Settings from `path`, else from `llmtagger.toml` in the working folder, else defaults."""
+    if path is None:
+        path = Path(DEFAULT_FILE)
+        if not path.exists():
+            return Settings()
+    try:
+        return Settings.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise ConfigError(
+            f"cannot read the settings {path}: {error.strerror}", hint="check --config"
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}", hint="mend that line") from error
+    except ValidationError as error:
+        faults = "; ".join(
+            f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()
+        )
+        raise ConfigError(
+            f"{path}: {faults}", hint="docs/configuration.md lists every setting"
+        ) from error

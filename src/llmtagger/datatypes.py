@@ -1,0 +1,285 @@
+"""The records that flow through the pipeline, in the order in which they are made.
+
+    Product ─ retrieve ─▶ Shortlist ─ render ─▶ Prompt ─ generate ─▶ Completion
+            ─ parse ─▶ ParsedTags ─ score ─▶ ScoredTags ─ assemble ─▶ TaggedProduct
+
+Every record is frozen. Similarities are cosines of unit vectors: larger is nearer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class TagKind(StrEnum):
+    """How a tag may come about: from the vocabulary, from the text, or freely."""
+
+    CLOSED = "closed"
+    SPAN = "span"
+    FREE = "free"
+
+
+class Reason(StrEnum):
+    """Why an answer was not kept as a tag."""
+
+    NOT_IN_VOCABULARY = "not_in_vocabulary"
+    NOT_IN_SHORTLIST = "not_in_shortlist"
+    NOT_IN_TEXT = "not_in_text"
+    DUPLICATE = "duplicate"
+    TOO_MANY = "too_many"
+    BELOW_THRESHOLD = "below_threshold"
+    RETIRED = "retired"
+    MALFORMED = "malformed"
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """One product of a catalogue; `tags` is None when nobody has labelled it."""
+
+    id: str
+    title: str
+    description: str = ""
+    brand: str = ""
+    category: str = ""
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    tags: tuple[str, ...] | None = None
+    lang: str = ""
+    group: str = ""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def fields(self) -> Iterator[tuple[str, str]]:
+        """Name and text of every field a tag may be read from, the shortest and surest first."""
+        yield "title", self.title
+        if self.brand:
+            yield "brand", self.brand
+        if self.category:
+            yield "category", self.category
+        for key, value in self.attributes.items():
+            yield f"attributes.{key}", value
+        if self.description:
+            yield "description", self.description
+
+    def text(self) -> str:
+        """All fields in one string, a field a line; what encoders and the lexical index see."""
+        return "\n".join(text for _, text in self.fields())
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """One entry of the vocabulary. `key` is set for tags of the form `key=value`."""
+
+    name: str
+    id: str
+    aliases: tuple[str, ...] = ()
+    parent: str | None = None
+    key: str | None = None
+    kind: TagKind = TagKind.CLOSED
+    labels: Mapping[str, str] = field(default_factory=dict)
+    retired: bool = False
+
+    def label(self, lang: str) -> str:
+        """The tag as a shopper of that language reads it; its name where there is no label."""
+        return self.labels.get(lang, self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """A labelled product that resembles the one being tagged."""
+
+    product: Product
+    similarity: float
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A literal stretch of a product's text: the field it stands in and the text as written."""
+
+    field: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A tag that may fit, with everything retrieval knows of why.
+
+    `votes` holds (neighbour id, similarity) of the neighbours that carry the tag. `linear` is the
+    linear expert's estimate, `prior` the tag's share among labelled products, both in 0..1.
+    """
+
+    tag: Tag
+    votes: tuple[tuple[str, float], ...] = ()
+    vote: float = 0.0
+    lexical_vote: float = 0.0
+    name_similarity: float = 0.0
+    name_lexical: float = 0.0
+    spans: tuple[Span, ...] = ()
+    prior: float = 0.0
+    linear: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Shortlist:
+    """What retrieval found for one product: neighbours by similarity, candidates best first.
+
+    The model is shown the first `offered` candidates; all are scored. `keys` are the attribute
+    keys that an answer of the form `key=value` may use. `labelled` is the number of labelled
+    products the index could draw on; 0 means a cold start.
+    """
+
+    neighbours: tuple[Neighbour, ...]
+    candidates: tuple[Candidate, ...]
+    offered: int = 24
+    keys: tuple[str, ...] = ()
+    labelled: int = 0
+
+    @property
+    def offer(self) -> tuple[Candidate, ...]:
+        """The candidates that the model may choose from."""
+        return self.candidates[: self.offered]
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """What an answer must look like: a JSON schema, and the most tokens it may take."""
+
+    schema: Mapping[str, Any]
+    max_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A rendered prompt: chat messages as (role, text), and which template made them."""
+
+    messages: tuple[tuple[str, str], ...]
+    template: str
+    template_hash: str
+    truncated: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A generated token's UTF-8 bytes and its natural-log probability before any grammar mask.
+
+    Bytes, because a token may be a part of a character.
+    """
+
+    token: bytes
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A model's answer to one prompt. Times are seconds, counts are tokens."""
+
+    text: str
+    finish_reason: str
+    model: str
+    logprobs: tuple[TokenLogprob, ...] = ()
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    seconds: float = 0.0
+
+
+class Verdict(StrEnum):
+    """How well an answer could be read."""
+
+    CLEAN = "clean"
+    REPAIRED = "repaired"
+    UNREADABLE = "unreadable"
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A tag the model chose and the parser accepted.
+
+    `logprob` is the mean over the tokens that spell it; None where the server gave none.
+    `new` marks a free tag that the vocabulary does not know.
+    """
+
+    tag: Tag
+    spans: tuple[Span, ...] = ()
+    logprob: float | None = None
+    new: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """Something the model said that is not kept, and why."""
+
+    text: str
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why a product has no trustworthy answer. The run goes on without it."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedTags:
+    """A completion after reading: accepted proposals in the model's order, and the rest."""
+
+    accepted: tuple[Proposal, ...] = ()
+    rejected: tuple[Rejection, ...] = ()
+    verdict: Verdict = Verdict.CLEAN
+    problem: Problem | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What speaks for a tag, in a form a person can check.
+
+    `signals` are the scorer's inputs; `contributions` are what each adds to the score's log-odds.
+    """
+
+    neighbours: tuple[tuple[str, float], ...] = ()
+    spans: tuple[Span, ...] = ()
+    chosen: bool = False
+    logprob: float | None = None
+    new: bool = False
+    signals: Mapping[str, float] = field(default_factory=dict)
+    contributions: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredTag:
+    """A candidate with its probability of being right, 0..1, and the evidence for it."""
+
+    tag: Tag
+    score: float
+    evidence: Evidence
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredTags:
+    """Every candidate of one product, best first; `at` cuts without scoring again."""
+
+    items: tuple[ScoredTag, ...] = ()
+
+    def at(self, threshold: float) -> tuple[ScoredTag, ...]:
+        """The known tags that score `threshold` or more; new ones always wait for a person."""
+        return tuple(s for s in self.items if s.score >= threshold and not s.evidence.new)
+
+    def below(self, threshold: float, floor: float) -> tuple[ScoredTag, ...]:
+        """The plausible rest: scored `floor` or more and not kept by `at(threshold)`."""
+        return tuple(
+            s for s in self.items if s.score >= floor and (s.score < threshold or s.evidence.new)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TaggedProduct:
+    """The pipeline's result for one product; `problem` says why there is no answer, if so."""
+
+    product: Product
+    scored: ScoredTags = field(default_factory=ScoredTags)
+    rejected: tuple[Rejection, ...] = ()
+    problem: Problem | None = None
+    truncated: tuple[str, ...] = ()
+    completion: Completion | None = None
