@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
+from collections.abc import Iterator
 
+INVISIBLE = re.compile(  # Unicode's Default_Ignorable_Code_Point: nobody sees these
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
+    "\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8"
+    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
 _HYPHENS = str.maketrans(dict.fromkeys("-‐‑‒–—_/·・", " "))
 
 
 def normalise(text: str) -> str:
-    """Case, width and white space folded: `"  Ｌeather\\tWallet "` becomes `"leather wallet"`."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    """Case, width, white space folded: `"  Ｌeather\\tWallet "` becomes `"leather wallet"`.
+
+    Characters that nobody sees, such as soft hyphens, are left out.
+    """
+    return " ".join(_fold(text).split())
 
 
 def loosen(text: str) -> str:
@@ -19,7 +29,11 @@ def loosen(text: str) -> str:
 
 def is_han(char: str) -> bool:
     """Whether a character is a Chinese one, which needs no space around a word."""
-    return "\u3400" <= char <= "\u9fff" or "\uf900" <= char <= "\ufaff" or char >= "\U00020000"
+    return (
+        "\u3400" <= char <= "\u9fff"
+        or "\uf900" <= char <= "\ufaff"
+        or "\U00020000" <= char <= "\U0003ffff"
+    )
 
 
 class FoldedText:
@@ -38,16 +52,15 @@ class FoldedText:
         chars: list[str] = []
         starts: list[int] = []
         ends: list[int] = []
-        for position, char in enumerate(source):
-            folded = char if char.isascii() else unicodedata.normalize("NFKC", char)
-            for piece in folded.casefold().translate(_HYPHENS):
+        for start, end in _clusters(source):
+            for piece in _fold(source[start:end]).translate(_HYPHENS):
                 blank = piece.isspace()
                 if blank and (not chars or chars[-1] == " "):
                     continue
                 chars.append(" " if blank else piece)
-                starts.append(position)
-                ends.append(position + 1)
-        self.text = "".join(chars)
+                starts.append(start)
+                ends.append(end)
+        self.text = "".join(chars).rstrip(" ")
         self._source, self._starts, self._ends = source, starts, ends
 
     def written(self, start: int, end: int) -> str:
@@ -69,6 +82,32 @@ class FoldedText:
                 return start, start + len(needle)
             start = self.text.find(needle, start + 1)
         return None
+
+
+def _fold(text: str) -> str:
+    if text.isascii():
+        return text.lower()
+    folded = unicodedata.normalize("NFKC", INVISIBLE.sub("", text)).casefold()
+    return unicodedata.normalize("NFKC", folded)
+
+
+def _clusters(text: str) -> Iterator[tuple[int, int]]:
+    """Stretches that fold each by itself: a character with the marks that compose with it."""
+    start = 0
+    for position in range(1, len(text)):
+        if text[position].isascii() or not _attaches(text[start:position], text[position]):
+            yield start, position
+            start = position
+    if text:
+        yield start, len(text)
+
+
+def _attaches(cluster: str, char: str) -> bool:
+    if INVISIBLE.match(char) or unicodedata.combining(unicodedata.normalize("NFKC", char)[0]):
+        return True
+    if is_han(char) or char.islower() or char.isupper():
+        return False  # these never compose with what is before them
+    return _fold(cluster + char) != _fold(cluster) + _fold(char)
 
 
 def _joined(left: str, right: str) -> bool:

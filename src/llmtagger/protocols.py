@@ -89,7 +89,9 @@ class Retriever(Protocol):
 class AnswerFormat(Protocol):
     """Says what an answer must look like and reads it: one object, since both must agree."""
 
-    def constraint(self, product: Product, shortlist: Shortlist) -> Constraint: ...
+    def constraint(self, product: Product, shortlist: Shortlist) -> Constraint | None:
+        """What an answer must look like; None where there is nothing to ask about."""
+        ...
 
     def parse(
         self, completion: Completion, product: Product, shortlist: Shortlist

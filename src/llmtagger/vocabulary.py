@@ -17,7 +17,6 @@ from llmtagger.errors import VocabularyError
 from llmtagger.normalise import FoldedText, loosen, normalise
 
 _FIELDS = {"id", "name", "aliases", "parent", "key", "kind", "labels", "status"}
-_STATUSES = {"active", "retired"}
 _LITERAL_SHARE = 0.5  # a key whose values stand in the text at least this often is a span key
 _COMMON = 64  # a surface shared by more tags than this says nothing (a bare number, "yes")
 
@@ -179,7 +178,7 @@ class Vocabulary:
         for product in products:
             tags = product.tags or ()
             text = FoldedText(product.text()) if any("=" in tag for tag in tags) else None
-            for name in tags:
+            for name in filter(str.strip, tags):
                 spellings[normalise(name)][name.strip()] += 1
                 key, value = split_key(name)
                 if key and text:
@@ -225,11 +224,15 @@ def read_vocabulary(path: Path) -> Vocabulary:
         raise VocabularyError(
             f"the vocabulary {path} is not UTF-8 (byte {error.start})", hint="save it as UTF-8"
         ) from error
+    if "\0" in text:
+        raise VocabularyError(
+            f"the vocabulary {path} holds NUL bytes", hint="save it as UTF-8, not as UTF-16"
+        )
     lines = [(n, line.strip()) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
     if not lines:
         raise VocabularyError(f"the vocabulary {path} is empty", hint="write one tag a line")
     if lines[0][1].startswith("{"):
-        return Vocabulary(_tag(path, n, line) for n, line in lines)
+        return Vocabulary([_tag(path, n, line) for n, line in lines])
     return _from_lines(line for _, line in lines)
 
 
@@ -272,23 +275,39 @@ def tag_from_record(record: Mapping[str, Any]) -> Tag:
     if unknown := set(record) - _FIELDS:
         raise ValueError(f"unknown fields {sorted(unknown)}; known are {sorted(_FIELDS)}")
     name, status = record.get("name"), record.get("status", "active")
-    if not isinstance(name, str) or not name.strip():
+    if not isinstance(name, str) or not normalise(name):
         raise ValueError("a tag needs a name")
-    if status not in _STATUSES:
-        raise ValueError(f"status {status!r} is not one of {sorted(_STATUSES)}")
-    aliases, labels = record.get("aliases") or (), record.get("labels") or {}
+    if status not in ("active", "retired"):
+        raise ValueError(f"status {status!r} is neither active nor retired")
+    aliases, labels = record.get("aliases") or [], record.get("labels") or {}
+    if not isinstance(aliases, list) or not isinstance(labels, dict):
+        raise ValueError("aliases must be a list, labels an object")
     if not all(isinstance(text, str) for text in (*aliases, *labels.values())):
         raise ValueError("aliases and labels must be strings")
-    return Tag(
-        name=name.strip(),
-        id=str(record.get("id") or name.strip()),
+    named = name.strip()
+    key = _text(record, "key") if "key" in record else split_key(named)[0]
+    tag = Tag(
+        name=named,
+        id=_text(record, "id") or named,
         aliases=tuple(aliases),
-        parent=record.get("parent"),
-        key=record.get("key") or split_key(name)[0],
+        parent=_text(record, "parent"),
+        key=key,
         kind=TagKind(record.get("kind", "closed")),
         labels=dict(labels),
         retired=status == "retired",
     )
+    _line(tag).encode()  # ValueError for half a surrogate pair, which no file could hold
+    return tag
+
+
+def _text(record: Mapping[str, Any], name: str) -> str | None:
+    """A string or a number of a record as a string; None where there is nothing."""
+    value = record.get(name)
+    if value is None or value == "":
+        return None
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise ValueError(f"{name} must be a string")
+    return str(value)
 
 
 def tag_to_record(tag: Tag) -> dict[str, Any]:

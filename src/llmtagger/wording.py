@@ -5,8 +5,13 @@ from __future__ import annotations
 import re
 import unicodedata
 
-_CONTROL_TOKEN = re.compile(
-    r"<\|.*?\|>|<｜.*?｜>|\[/?INST\]|<</?SYS>>|</?s>|<(?:start|end)_of_turn>", re.IGNORECASE
+from llmtagger.normalise import INVISIBLE
+
+_CONTROL_TOKEN = re.compile(  # as the models' tokenizers list them; none holds a space
+    r"<\|\S{0,64}?\|>|<｜\S{0,64}?｜>|<</?SYS>>"
+    r"|\[/?(?:INST|SYSTEM_PROMPT|TOOL_CALLS|TOOL_RESULTS|AVAILABLE_TOOLS)\]"
+    r"|</?(?:s|bos|eos|pad|unk|mask|think|reponame|filename|[a-z]+(?:_[a-z]+)+)>",
+    re.IGNORECASE,
 )
 
 
@@ -18,13 +23,11 @@ def neutralise(text: str) -> str:
     """
     visible = "".join(
         " " if char.isspace() else char
-        for char in text
+        for char in INVISIBLE.sub("", text)
         if char.isspace() or unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Co", "Cn")
     )
-    previous = None
-    while previous != visible:  # removing one token may join the halves of another
-        previous, visible = visible, _CONTROL_TOKEN.sub(" ", visible)
-    return " ".join(visible.split())
+    # A space in its place keeps the halves around a token from joining into another.
+    return " ".join(_CONTROL_TOKEN.sub(" ", visible).split())
 
 
 def estimate_tokens(text: str) -> int:
@@ -37,11 +40,10 @@ def cut(text: str, budget: int) -> tuple[str, bool]:
     """The start of a text that fits a budget of estimated tokens, and whether it was cut."""
     if estimate_tokens(text) <= budget:
         return text, False
-    spent = 0.0
-    for position, char in enumerate(text):
-        spent += 0.25 if char.isascii() else 1.0
-        if spent > budget:
-            kept = text[:position]
-            head, _, tail = kept.rpartition(" ")
-            return (head if head and len(tail) < 30 else kept).rstrip() + "…", True
-    return text, False
+    if budget < 1:
+        return "", True
+    spent, kept = 1.0, 0  # the ellipsis takes a token
+    while (spent := spent + (0.25 if text[kept].isascii() else 1.0)) <= budget:
+        kept += 1
+    head, _, tail = text[:kept].rpartition(" ")
+    return (head if head and len(tail) < 30 else text[:kept]).rstrip() + "…", True

@@ -60,8 +60,10 @@ class ClosedFormat:
         self._vocabulary = vocabulary
         self._settings = settings
 
-    def constraint(self, product: Product, shortlist: Shortlist) -> Constraint:
+    def constraint(self, product: Product, shortlist: Shortlist) -> Constraint | None:
         labels = list(self._offered(product, shortlist))
+        if not labels:
+            return None
         longest = sorted((len(label) for label in labels), reverse=True)
         room = 8 + sum(
             length * _TOKENS_A_CHARACTER + 4 for length in longest[: self._settings.max_tags]
@@ -100,7 +102,9 @@ class SpanFormat:
         self._vocabulary = vocabulary
         self._settings = settings
 
-    def constraint(self, product: Product, shortlist: Shortlist) -> Constraint:
+    def constraint(self, product: Product, shortlist: Shortlist) -> Constraint | None:
+        if not shortlist.keys:
+            return None
         value = {"type": "string", "minLength": 1, "maxLength": _LONGEST_TAG}
         values = {"type": "array", "items": value, "minItems": 1, "maxItems": _VALUES}
         schema = {

@@ -1,0 +1,157 @@
+"""The process between llmtagger and a server: it ends the server whole, whatever happens.
+
+    llmtagger ──lifeline (a pipe)── supervisor ── server ── engine ── worker
+
+Where llmtagger dies, even by SIGKILL, the pipe's end tells the supervisor. Where the supervisor
+dies, `vllm_main` in each of the server's processes notices. A supervisor without a lifeline
+(`llmtagger engine start`) runs until it is told to stop.
+
+    python -m llmtagger.backends.vllm_supervisor STATE RECORD LIFELINE COMMAND...
+
+STATE is the file that says what runs, RECORD its content in JSON, with the scratch folder that is
+removed at the end; LIFELINE is the number of a file descriptor, or -1.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import psutil
+
+GRACE = 6.0  # s that the server has for an orderly end
+TRACKER_GRACE = 2.0  # s that Python's resource trackers have to give shared memory back
+POLL = 0.2  # s
+_PR_SET_CHILD_SUBREAPER = 36
+_PARENT = "LLMTAGGER_SUPERVISOR"  # the same as vllm_main.PARENT
+
+
+class Supervisor:
+    """Runs one command and ends it with all its descendants."""
+
+    def __init__(self, state: Path, record: dict[str, Any], lifeline: int) -> None:
+        self._state = state
+        self._record = record
+        self._lifeline = lifeline
+        self._stopped = False
+
+    def run(self, command: Sequence[str]) -> int:
+        """Runs the command until it ends, the lifeline breaks or a signal comes."""
+        self._prepare()
+        try:
+            child = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=self._environment())
+            while child.poll() is None and not self._must_stop():
+                pass
+            return end(child)
+        finally:
+            self._clean_up()
+
+    def _prepare(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._stop)
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        own = {"pid": os.getpid(), "started": psutil.Process().create_time()}
+        self._state.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self._state.with_suffix(f".{os.getpid()}.tmp")
+        temporary.write_text(json.dumps({**self._record, **own}, indent=1), encoding="utf-8")
+        temporary.replace(self._state)
+
+    def _environment(self) -> dict[str, str]:
+        return {**os.environ, _PARENT: str(os.getpid())}
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self._stopped = True
+
+    def _must_stop(self) -> bool:
+        if self._lifeline < 0:
+            time.sleep(POLL)
+            return self._stopped
+        readable, _, _ = select.select([self._lifeline], [], [], POLL)
+        return self._stopped or (bool(readable) and os.read(self._lifeline, 1) == b"")
+
+    def _clean_up(self) -> None:
+        shutil.rmtree(self._record["scratch"], ignore_errors=True)
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+            if json.loads(self._state.read_bytes())["pid"] == os.getpid():
+                self._state.unlink()
+
+
+def end(child: subprocess.Popen[bytes]) -> int:
+    """Ends the child and everything under this process: orderly first, then by force."""
+    with contextlib.suppress(ProcessLookupError):
+        child.terminate()
+    _wait_for(lambda: child.poll() is not None, GRACE)
+    _kill_until_gone(lambda: [p for p in family(os.getpid()) if not _is_tracker(p)])
+    _wait_for(lambda: not family(os.getpid()), TRACKER_GRACE)
+    _kill_until_gone(lambda: family(os.getpid()))
+    return child.wait()
+
+
+def family(leader: int) -> list[psutil.Process]:
+    """The living processes under or in the session of the process `leader`, without itself."""
+    found = {p.pid: p for p in _session(leader)}
+    with contextlib.suppress(psutil.NoSuchProcess):
+        found |= {p.pid: p for p in psutil.Process(leader).children(recursive=True)}
+    return [p for pid, p in found.items() if pid != leader and _is_alive(p)]
+
+
+def _session(leader: int) -> Iterator[psutil.Process]:
+    for pid in psutil.pids():
+        with contextlib.suppress(ProcessLookupError, PermissionError, psutil.NoSuchProcess):
+            if os.getsid(pid) == leader:
+                yield psutil.Process(pid)
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _is_tracker(process: psutil.Process) -> bool:
+    try:
+        return any("resource_tracker" in word for word in process.cmdline())
+    except psutil.Error:
+        return False
+
+
+def _kill_until_gone(members: Callable[[], list[psutil.Process]]) -> None:
+    while alive := members():  # again: one may have been spawning another
+        for process in alive:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(alive, timeout=1)
+        _reap()
+
+
+def _reap() -> None:
+    """Collects the orphans that came to this process, but for its own child's exit status."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for process in psutil.Process().children():
+            if process.status() == psutil.STATUS_ZOMBIE and process.ppid() != os.getpid():
+                os.waitpid(process.pid, os.WNOHANG)
+
+
+def _wait_for(done: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not done() and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+if __name__ == "__main__":
+    _state, _record, _lifeline, *_command = sys.argv[1:]
+    _supervisor = Supervisor(Path(_state), json.loads(_record), int(_lifeline))
+    sys.exit(_supervisor.run(_command))

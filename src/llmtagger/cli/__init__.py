@@ -1,0 +1,61 @@
+"""The command line: one thin file a command group; parse, call, print."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from llmtagger import __version__
+from llmtagger.cli import doctor, engine, index, prompt, tag
+from llmtagger.cli.console import stderr
+from llmtagger.errors import LlmtaggerError
+
+app = typer.Typer(
+    name="llmtagger",
+    help="Tags e-commerce products with a language model, and shows the evidence for every tag.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+app.add_typer(index.app, name="index")
+app.command("tag")(tag.tag)
+app.add_typer(engine.app, name="engine")
+app.add_typer(prompt.app, name="prompt")
+app.command("doctor")(doctor.doctor)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"llmtagger {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Print the version."
+    ),
+) -> None:
+    """Tags e-commerce products with a language model, and shows the evidence for every tag."""
+
+
+def main() -> None:
+    """Run the command line. Exit codes: 0 done, 1 failed, 2 usage, 3 rejected rows, 130 Ctrl-C."""
+    try:
+        app()
+    except LlmtaggerError as error:
+        stderr().print(f"[bold red]Error:[/] {_plain(error.message)}\n[dim]→[/] {_plain(error.hint)}")
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        stderr().print("Interrupted.")
+        raise SystemExit(130) from None
+    except BrokenPipeError:
+        raise SystemExit(1) from None
+
+
+def _plain(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)

@@ -1,0 +1,123 @@
+"""`llmtagger tag`: tag a file of products."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from llmtagger.cli.console import stderr
+
+if TYPE_CHECKING:
+    from llmtagger.tagging import DryRun, TagJob
+
+_TOKENS_A_SECOND = 500  # the embedded model on two cores without AVX-512; for estimates only
+_SHOWN_PROMPTS = 2
+
+
+def tag(
+    input_: Annotated[str, typer.Argument(metavar="INPUT", help="Products; - is stdin.")],
+    index: Annotated[Path, typer.Option("-i", "--index", help="An index folder.")],
+    output: Annotated[str, typer.Option("-o", "--output", help="Where to write; - is stdout.")],
+    model: Annotated[
+        str, typer.Option(help="auto, a folder, or a Hugging Face id; a name with --endpoint.")
+    ] = "auto",
+    endpoint: Annotated[
+        list[str] | None, typer.Option(help="A vLLM server to use; repeatable.")
+    ] = None,
+    prompt: Annotated[
+        str | None, typer.Option(help="A prompt's name or a .jinja file.  [default: by the index]")
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Keep tags from this score on.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N products.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Forget an earlier run.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show prompts and token counts; ask no server.")
+    ] = False,
+    show: Annotated[int, typer.Option(min=0, help="Show the first N results.")] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+    encoding: Annotated[str | None, typer.Option(help="The input's encoding.")] = None,
+    on_duplicate: Annotated[
+        str | None, typer.Option(help="error, first or last: which of two equal ids counts.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="Settings.  [default: llmtagger.toml if there]")
+    ] = None,
+) -> None:
+    """Tag the products of INPUT with an index; the same command goes on where it stopped.
+
+    Example: `llmtagger tag new.csv -i indexes/shop -o tagged.jsonl`
+    """
+    from llmtagger.cli.options import catalog_options
+    from llmtagger.config import load_settings
+    from llmtagger.tagging import TagJob
+
+    settings = load_settings(config)
+    job = TagJob(
+        input=input_,
+        index=index,
+        output=output,
+        model=model,
+        endpoints=tuple(endpoint or ()),
+        prompt=prompt,
+        threshold=threshold,
+        limit=limit,
+        fresh=fresh,
+        settings=settings,
+        options=catalog_options(settings, encoding, on_duplicate),
+    )
+    if dry_run:
+        _dry_run(job, as_json)
+    else:
+        _run(job, show, as_json)
+
+
+def _run(job: TagJob, show: int, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from llmtagger.cli.progress import ProgressReporter
+    from llmtagger.cli.results import show_results, show_summary
+    from llmtagger.tagging import run
+
+    with ProgressReporter(stderr()) as reporter:
+        summary = run(job, reporter)
+    if show and not as_json and job.output != "-":
+        show_results(stderr(), reporter.examples(show), job.cut)
+    if as_json:
+        text = json.dumps(asdict(summary), ensure_ascii=False)
+        (sys.stderr if job.output == "-" else sys.stdout).write(text + "\n")
+    else:
+        show_summary(stderr(), summary)
+    if summary.rejected_rows:
+        raise typer.Exit(3)
+
+
+def _dry_run(job: TagJob, as_json: bool) -> None:
+    from llmtagger.tagging import dry_run
+
+    plan = dry_run(job)
+    if as_json:
+        for (product, prompt), tokens in zip(plan.prompts, plan.tokens, strict=True):
+            record = {"id": product.id, "tokens": tokens, "messages": list(prompt.messages)}
+            sys.stdout.write(json.dumps(record, ensure_ascii=False) + "\n")
+    else:
+        _show_plan(plan)
+
+
+def _show_plan(plan: DryRun) -> None:
+    for product, prompt in plan.prompts[:_SHOWN_PROMPTS]:
+        sys.stdout.write(f"\n=== {product.id} · {prompt.template}\n")
+        for role, text in prompt.messages:
+            sys.stdout.write(f"--- {role}\n{text}\n")
+    total, count = sum(plan.tokens), len(plan.tokens)
+    how = "counted by the model's tokenizer" if plan.counted else "estimated from characters"
+    stderr().print(
+        f"{count} prompts, {total:,} tokens ({how}; median {sorted(plan.tokens)[count // 2]}, "
+        f"longest {max(plan.tokens)}).\nAt {_TOKENS_A_SECOND} tokens a second, as the embedded "
+        f"model does on two CPU cores: about {total / _TOKENS_A_SECOND / 60:.1f} minutes."
+    )

@@ -1,0 +1,131 @@
+"""The stages in order: `Tagger` runs them; `open_tagger` picks the real parts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from itertools import islice
+
+from llmtagger.config import Settings
+from llmtagger.datatypes import (
+    Completion,
+    ParsedTags,
+    Problem,
+    Product,
+    Prompt,
+    Shortlist,
+    TaggedProduct,
+    TagKind,
+)
+from llmtagger.errors import RequestRefused
+from llmtagger.protocols import AnswerFormat, Generator, Retriever, Scorer
+from llmtagger.stages.parsing import answer_format
+from llmtagger.stages.prompting import PromptRenderer, TemplateFile
+from llmtagger.stages.retrieval import Catalogue, CatalogueRetriever
+from llmtagger.stages.scoring import WeightedScorer
+
+_BATCH = 16  # products retrieved at once: few enough that the first prompts leave early
+
+
+class Tagger:
+    """Tags products: retrieve, render, generate, parse, score.
+
+    Without a generator no model is asked, and the scores rest on the catalogue alone.
+    """
+
+    def __init__(
+        self,
+        retriever: Retriever,
+        renderer: PromptRenderer,
+        answers: AnswerFormat,
+        scorer: Scorer,
+        generator: Generator | None,
+    ) -> None:
+        self._retriever = retriever
+        self._renderer = renderer
+        self._answers = answers
+        self._scorer = scorer
+        self._generator = generator
+
+    def prepare(self, products: Iterable[Product]) -> Iterator[tuple[Product, Shortlist, Prompt]]:
+        """Each product with its shortlist and prompt, in order; asks no model."""
+        for product, shortlist in self._retrieve(products):
+            yield product, shortlist, self._renderer.render(product, shortlist)
+
+    def tag(self, products: Iterable[Product]) -> Iterator[TaggedProduct]:
+        """Results as they finish, not in order. Retrieval goes on while the server works."""
+        workers = self._generator.concurrency if self._generator else 1
+        pool = ThreadPoolExecutor(workers, thread_name_prefix="llmtagger")
+        pending: set[Future[TaggedProduct]] = set()
+        try:
+            for product, shortlist in self._retrieve(products):
+                pending.add(pool.submit(self._tag, product, shortlist))
+                if len(pending) >= workers + _BATCH:
+                    done, pending = wait(pending, return_when=FIRST_COMPLETED)
+                    yield from (future.result() for future in done)
+            while pending:
+                done, pending = wait(pending, return_when=FIRST_COMPLETED)
+                yield from (future.result() for future in done)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def tag_all(self, products: Sequence[Product]) -> list[TaggedProduct]:
+        """One result a product, in the order of the products."""
+        numbered = {id(product): n for n, product in enumerate(products)}
+        results = sorted(self.tag(products), key=lambda tagged: numbered[id(tagged.product)])
+        return results
+
+    def _retrieve(self, products: Iterable[Product]) -> Iterator[tuple[Product, Shortlist]]:
+        remaining = iter(products)
+        while batch := list(islice(remaining, _BATCH)):
+            yield from zip(batch, self._retriever.retrieve(batch), strict=True)
+
+    def _tag(self, product: Product, shortlist: Shortlist) -> TaggedProduct:
+        prompt = self._renderer.render(product, shortlist)
+        parsed, completion = self._ask(prompt, product, shortlist)
+        return TaggedProduct(
+            product=product,
+            scored=self._scorer.score(product, shortlist, parsed),
+            rejected=parsed.rejected,
+            problem=parsed.problem,
+            truncated=prompt.truncated,
+            completion=completion,
+        )
+
+    def _ask(
+        self, prompt: Prompt, product: Product, shortlist: Shortlist
+    ) -> tuple[ParsedTags, Completion | None]:
+        constraint = self._answers.constraint(product, shortlist)
+        if self._generator is None or constraint is None:
+            return ParsedTags(), None
+        try:
+            completion = self._generator.complete(prompt, constraint)
+        except RequestRefused as error:
+            return ParsedTags(problem=Problem("request_refused", error.message)), None
+        return self._answers.parse(completion, product, shortlist), completion
+
+
+def build_tagger(
+    catalogue: Catalogue,
+    template: TemplateFile,
+    settings: Settings,
+    generator: Generator | None,
+    *,
+    leave_out_siblings: bool = False,
+) -> Tagger:
+    """A tagger on an opened index: the prompt's task decides the form of the answer."""
+    max_tags = settings.answer.max_tags
+    return Tagger(
+        retriever=CatalogueRetriever(
+            catalogue, settings.retrieval, leave_out_siblings=leave_out_siblings
+        ),
+        renderer=PromptRenderer(template, settings.prompt, max_tags),
+        answers=answer_format(template.kind, catalogue.vocabulary, settings.answer),
+        scorer=WeightedScorer(),
+        generator=generator,
+    )
+
+
+def natural_kind(catalogue: Catalogue) -> TagKind:
+    """The kind of tags an index is about, which decides the default prompt."""
+    return catalogue.vocabulary.kind

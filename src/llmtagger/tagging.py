@@ -1,0 +1,280 @@
+"""One run of `llmtagger tag`: from an input file to an output file, resumable."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from llmtagger.catalog import CatalogOptions, RejectedRow, read_catalog, write_records, write_rejects
+from llmtagger.config import Settings
+from llmtagger.datatypes import Completion, Product, Prompt, TaggedProduct
+from llmtagger.errors import CatalogError
+from llmtagger.output import Cut, output_record
+from llmtagger.pipeline import Tagger, build_tagger, natural_kind
+from llmtagger.protocols import Generator
+from llmtagger.runs import Journal
+from llmtagger.stages.prompting import TemplateFile, default_template, find_template
+
+if TYPE_CHECKING:
+    from llmtagger.backends.index_folder import CatalogueIndex
+    from llmtagger.backends.vllm_client import VllmGenerator
+
+STANDARD = "-"  # stdin as an input, stdout as an output
+
+
+@dataclass(frozen=True, slots=True)
+class TagJob:
+    """What is to be tagged, with what, and where it goes."""
+
+    input: str
+    index: Path
+    output: str
+    model: str = "auto"
+    endpoints: tuple[str, ...] = ()
+    prompt: str | None = None
+    threshold: float | None = None
+    limit: int | None = None
+    fresh: bool = False
+    settings: Settings = field(default_factory=Settings)
+    options: CatalogOptions = field(default_factory=CatalogOptions)
+
+    @property
+    def cut(self) -> Cut:
+        """The thresholds of this run; `--threshold` goes before the settings."""
+        scoring = self.settings.scoring
+        threshold = scoring.threshold if self.threshold is None else self.threshold
+        return Cut(threshold, min(scoring.review, threshold))
+
+    @property
+    def journal(self) -> Path | None:
+        """Where the journal lies: beside the output; stdout has none."""
+        return None if self.output == STANDARD else Path(f"{self.output}.journal")
+
+    @property
+    def rejects(self) -> Path:
+        """Where rejected rows are written."""
+        return Path("rejects.jsonl" if self.output == STANDARD else f"{self.output}.rejects.jsonl")
+
+
+@dataclass(slots=True)
+class RunSummary:
+    """What a run did. Seconds are wall time of asking the model; tokens are summed answers'."""
+
+    run: dict[str, str]
+    products: int = 0
+    resumed: int = 0
+    problems: int = 0
+    rejected_rows: int = 0
+    kept: int = 0
+    review: int = 0
+    new: int = 0
+    seconds: float = 0.0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cache_hit_rate: float | None = None
+    output: str = ""
+    rejects: str | None = None
+
+
+class Reporter(Protocol):
+    """Watches a run; the command line draws it."""
+
+    def waiting(self, message: str, seconds: float) -> None:
+        """The server is starting: what it is doing, and for how long."""
+
+    def started(self, total: int, done: int) -> None:
+        """The run begins, or goes on after `done` products."""
+
+    def finished_one(self, tagged: TaggedProduct) -> None:
+        """One more product has its result."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A generator that is ready, and the identity of the model behind it."""
+
+    generator: Generator
+    cache_hit_rate: Callable[[], float | None]
+
+
+def read_products(job: TagJob) -> tuple[list[Product], list[RejectedRow]]:
+    """The input's products, `limit` at the most, and the rows that are none."""
+    rejected: list[RejectedRow] = []
+    products: list[Product] = []
+    for product in read_catalog(job.input, job.options, rejected=rejected.append):
+        products.append(product)
+        if len(products) == job.limit:
+            break
+    if not products and not rejected:
+        raise CatalogError(f"{job.input} holds no products", hint="check the input")
+    return products, rejected
+
+
+def choose_template(job: TagJob, index: CatalogueIndex) -> TemplateFile:
+    """The prompt asked for, else the one for the kind of tags that the index is about."""
+    return find_template(job.prompt or default_template(natural_kind(index)))
+
+
+def run(job: TagJob, reporter: Reporter) -> RunSummary:
+    """Tag what has no result yet, then write the whole output."""
+    from llmtagger.backends.index_folder import open_index
+
+    products, rejected = read_products(job)
+    index = open_index(job.index)
+    template = choose_template(job, index)
+    source = _source(job)
+    identity = {
+        "model": source.identity,
+        "prompt": f"{template.name}@{template.hash}",
+        "index": index.fingerprint,
+    }
+    basis = identity | {"settings": job.settings.fingerprint}
+    with Journal(job.journal, basis, fresh=job.fresh) as journal:
+        summary = RunSummary({"id": journal.run_id} | identity, output=job.output)
+        remaining = journal.remaining(products)
+        summary.products, summary.resumed = len(products), len(products) - len(remaining)
+        reporter.started(len(products), summary.resumed)
+        if remaining:
+            with source.open(reporter) as asked:
+                tagger = build_tagger(index, template, job.settings, asked.generator)
+                _tag(tagger, remaining, journal, reporter, summary)
+                summary.cache_hit_rate = asked.cache_hit_rate()
+        _write(job, products, journal, summary)
+    summary.rejected_rows = len(rejected)
+    if rejected:
+        write_rejects(rejected, job.rejects)
+        summary.rejects = str(job.rejects)
+    return summary
+
+
+def _tag(
+    tagger: Tagger,
+    products: Sequence[Product],
+    journal: Journal,
+    reporter: Reporter,
+    summary: RunSummary,
+) -> None:
+    begun = time.monotonic()
+    for tagged in tagger.tag(products):
+        journal.record(tagged)
+        answer = tagged.completion or Completion("", "", "")
+        summary.prompt_tokens += answer.prompt_tokens
+        summary.completion_tokens += answer.completion_tokens
+        reporter.finished_one(tagged)
+    summary.seconds = time.monotonic() - begun
+
+
+def _write(
+    job: TagJob, products: Sequence[Product], journal: Journal, summary: RunSummary
+) -> None:
+    def records() -> Iterator[dict[str, object]]:
+        for tagged in journal.results(products):
+            record = output_record(tagged, job.cut, summary.run)
+            summary.problems += tagged.problem is not None
+            summary.kept += len(record["tags"])
+            summary.review += len(record["review"])
+            summary.new += sum(item.evidence.new for item in tagged.scored.items)
+            yield record
+
+    write_records(records(), job.output, source=job.input, options=job.options)
+
+
+class _Source(Protocol):
+    """Where the model is: `identity` tells it from others without asking it anything."""
+
+    identity: str
+
+    def open(self, reporter: Reporter) -> AbstractContextManager[Asked]: ...
+
+
+def _source(job: TagJob) -> _Source:
+    return _Endpoints(job) if job.endpoints else _OwnServer(job)
+
+
+class _Endpoints:
+    def __init__(self, job: TagJob) -> None:
+        from llmtagger.backends.vllm_client import VllmGenerator
+
+        name = None if job.model == "auto" else job.model
+        self._generator = VllmGenerator(
+            job.endpoints,
+            model=name,
+            concurrency=job.settings.engine.concurrency,
+            timeout=job.settings.engine.timeout,
+        )
+        self.identity = self._generator.model
+
+    @contextmanager
+    def open(self, reporter: Reporter) -> Iterator[Asked]:
+        with _probed(self._generator) as asked:
+            yield asked
+
+
+class _OwnServer:
+    def __init__(self, job: TagJob) -> None:
+        from llmtagger.backends.models import resolve_model
+
+        self._job = job
+        self._model = resolve_model(job.model)
+        self.identity = f"{self._model.name}@{self._model.fingerprint}"
+
+    @contextmanager
+    def open(self, reporter: Reporter) -> Iterator[Asked]:
+        from llmtagger.backends.vllm_client import VllmGenerator
+        from llmtagger.backends.vllm_process import serving
+
+        engine = self._job.settings.engine
+        with serving(self._model, progress=reporter.waiting) as server:
+            generator = VllmGenerator(
+                [server.url],
+                model=server.model,
+                concurrency=engine.concurrency,
+                timeout=engine.timeout,
+            )
+            with _probed(generator) as asked:
+                yield asked
+
+
+@contextmanager
+def _probed(generator: VllmGenerator) -> Iterator[Asked]:
+    """A generator that has proved that its server honours grammars."""
+    try:
+        generator.probe()
+        before = generator.metrics()
+
+        def hit_rate() -> float | None:
+            return generator.metrics().hit_rate(since=before)
+
+        yield Asked(generator, hit_rate)
+    finally:
+        generator.close()
+
+
+@dataclass(frozen=True, slots=True)
+class DryRun:
+    """What a run would send: prompts, their tokens, and whether those were counted or estimated."""
+
+    prompts: tuple[tuple[Product, Prompt], ...]
+    tokens: tuple[int, ...]
+    counted: bool
+
+
+def dry_run(job: TagJob) -> DryRun:
+    """Render every prompt without a server."""
+    from llmtagger.backends.index_folder import open_index
+    from llmtagger.backends.models import count_tokens, resolve_model
+    from llmtagger.wording import estimate_tokens
+
+    products, _ = read_products(job)
+    index = open_index(job.index)
+    tagger = build_tagger(index, choose_template(job, index), job.settings, None)
+    prompts = tuple((product, prompt) for product, _, prompt in tagger.prepare(products))
+    count = None if job.endpoints else count_tokens(resolve_model(job.model))
+    tokens = tuple(
+        sum((count or estimate_tokens)(text) for _, text in prompt.messages) for _, prompt in prompts
+    )
+    return DryRun(prompts, tokens, counted=count is not None)
