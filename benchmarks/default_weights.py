@@ -30,6 +30,7 @@ from llmtagger.catalog import read_catalog
 from llmtagger.config import RetrievalSettings
 from llmtagger.datatypes import Product
 from llmtagger.normalise import normalise
+from llmtagger.protocols import Encoder
 from llmtagger.stages.retrieval import CatalogueRetriever
 from llmtagger.stages.scoring import signals
 from llmtagger.vocabulary import Vocabulary
@@ -49,8 +50,10 @@ class Sample:
     recall_offered: float
 
 
-def catalogue_of(products: list[Product], vocabulary: Vocabulary, labelled: bool) -> SimpleNamespace:
-    encoder = load_encoder(choose_encoder([p.text() for p in products]))
+def catalogue_of(
+    products: list[Product], vocabulary: Vocabulary, labelled: bool, encoder: Encoder | None = None
+) -> SimpleNamespace:
+    encoder = encoder or load_encoder(choose_encoder([p.text() for p in products]))
     vectors = encoder.encode([p.text()[:2000] for p in products])
     rows, columns = [], []
     for row, product in enumerate(products):

@@ -15,7 +15,8 @@
         ├── ModelMissing     no such model here
         ├── EngineStartError it did not come up
         ├── EngineUnreachable it does not answer            (retryable)
-        └── EngineUntrusted  it ignores the grammar
+        ├── EngineUntrusted  it ignores the grammar
+        └── RequestRefused   it answers one request with a refusal (too long, …)
 
 A bad row or a bad answer is never an exception: see `datatypes.Problem` and `catalog.RejectedRow`.
 """
@@ -94,3 +95,7 @@ class EngineUnreachable(EngineError):
 
 class EngineUntrusted(EngineError):
     """The server answers but ignores the grammar."""
+
+
+class RequestRefused(EngineError):
+    """The server refuses one request, for instance a prompt that is too long for the model."""

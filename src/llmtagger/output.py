@@ -15,9 +15,7 @@ from llmtagger.datatypes import (
     ScoredTag,
     ScoredTags,
     Span,
-    Tag,
     TaggedProduct,
-    TagKind,
 )
 from llmtagger.vocabulary import tag_from_record, tag_to_record
 
@@ -47,17 +45,17 @@ def product_record(product: Product) -> dict[str, Any]:
 def output_record(tagged: TaggedProduct, cut: Cut, run: Mapping[str, str]) -> dict[str, Any]:
     """One line of output. With a problem nothing is kept: what is plausible goes to review."""
     threshold = cut.threshold if tagged.problem is None else 2.0
-    lang = tagged.product.lang[:2]
+    lang = tagged.product.lang[:2].lower()
+    kept, review = tagged.scored.at(threshold), tagged.scored.below(threshold, cut.review)
+    shown = {item.tag.id for item in (*kept, *review)}
     dropped = [
         {"text": item.tag.label(lang), "reason": Reason.BELOW_THRESHOLD.value}
         for item in tagged.scored.items
-        if item.evidence.chosen
-        and not item.evidence.new
-        and item.score < min(cut.review, threshold)
+        if item.evidence.chosen and item.tag.id not in shown
     ]
     return product_record(tagged.product) | {
-        "tags": [_scored(item, lang) for item in tagged.scored.at(threshold)],
-        "review": [_scored(item, lang) for item in tagged.scored.below(threshold, cut.review)],
+        "tags": [_scored(item, lang) for item in kept],
+        "review": [_scored(item, lang) for item in review],
         "rejected": [{"text": r.text, "reason": r.reason.value} for r in tagged.rejected] + dropped,
         "problem": _problem(tagged.problem),
         "run": dict(run) | ({"truncated": list(tagged.truncated)} if tagged.truncated else {}),

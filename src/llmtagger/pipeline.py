@@ -62,18 +62,17 @@ class Tagger:
                 pending.add(pool.submit(self._tag, product, shortlist))
                 if len(pending) >= workers + _BATCH:
                     done, pending = wait(pending, return_when=FIRST_COMPLETED)
-                    yield from (future.result() for future in done)
+                    yield from _results(done)
             while pending:
                 done, pending = wait(pending, return_when=FIRST_COMPLETED)
-                yield from (future.result() for future in done)
+                yield from _results(done)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
     def tag_all(self, products: Sequence[Product]) -> list[TaggedProduct]:
         """One result a product, in the order of the products."""
         numbered = {id(product): n for n, product in enumerate(products)}
-        results = sorted(self.tag(products), key=lambda tagged: numbered[id(tagged.product)])
-        return results
+        return sorted(self.tag(products), key=lambda tagged: numbered[id(tagged.product)])
 
     def _retrieve(self, products: Iterable[Product]) -> Iterator[tuple[Product, Shortlist]]:
         remaining = iter(products)
@@ -103,6 +102,12 @@ class Tagger:
         except RequestRefused as error:
             return ParsedTags(problem=Problem("request_refused", error.message)), None
         return self._answers.parse(completion, product, shortlist), completion
+
+
+def _results(done: Iterable[Future[TaggedProduct]]) -> Iterator[TaggedProduct]:
+    """What is finished; errors are raised last, so that no answer is lost to one."""
+    for future in sorted(done, key=lambda future: future.exception() is not None):
+        yield future.result()
 
 
 def build_tagger(

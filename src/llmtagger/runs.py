@@ -8,7 +8,7 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -35,15 +35,25 @@ class Journal:
     """
 
     def __init__(self, path: Path | None, basis: Mapping[str, str], *, fresh: bool = False) -> None:
+        self._path = path
         self._lock = FileLock(f"{path}.lock") if path else None
         self._acquire(path)
         try:
             if path and fresh:
                 for suffix in ("", "-wal", "-shm"):
                     Path(f"{path}{suffix}").unlink(missing_ok=True)
-            self._connection = self._open(path)
-            self.run_id = self._begin(path, basis)
+            with _usable(path):
+                self._connection = sqlite3.connect(path or ":memory:")
         except BaseException:
+            self._release()
+            raise
+        try:
+            with _usable(path):
+                self._connection.execute("PRAGMA journal_mode = WAL")
+                self._connection.executescript(_SCHEMA)
+                self.run_id = self._begin(path, basis)
+        except BaseException:
+            self._connection.close()
             self._release()
             raise
         self._committed = time.monotonic()
@@ -58,22 +68,14 @@ class Journal:
                 f"another process is working on {path}",
                 hint="wait for it, or write to another output",
             ) from error
-
-    def _open(self, path: Path | None) -> sqlite3.Connection:
-        connection = sqlite3.connect(path or ":memory:")
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.executescript(_SCHEMA)
-        except sqlite3.DatabaseError as error:
-            connection.close()
+        except OSError as error:
             raise RunError(
-                f"{path} is not a journal, or it is damaged: {error}",
-                hint="start anew with --fresh",
+                f"cannot write the journal {path}: {error.strerror}",
+                hint="write the output to a folder that exists and may be written to",
             ) from error
-        return connection
 
     def _begin(self, path: Path | None, basis: Mapping[str, str]) -> str:
-        stored = dict(self._connection.execute("SELECT key, value FROM meta"))
+        stored: dict[str, str] = dict(self._connection.execute("SELECT key, value FROM meta"))
         run_id = stored.pop("run_id", None)
         if run_id is None:
             run_id = time.strftime("%Y%m%dT%H%M%S-") + secrets.token_hex(3)
@@ -82,7 +84,6 @@ class Journal:
                 self._connection.executemany("INSERT INTO meta VALUES (?, ?)", rows)
         elif stored != dict(basis):
             changed = sorted(k for k in stored | dict(basis) if stored.get(k) != basis.get(k))
-            self._connection.close()
             raise RunError(
                 f"{path} belongs to a run with another {', '.join(changed)}",
                 hint="go on with the old one, write to another output, or start anew with --fresh",
@@ -93,9 +94,12 @@ class Journal:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._connection.commit()
-        self._connection.close()
-        self._release()
+        try:
+            with _usable(self._path):
+                self._connection.commit()
+        finally:
+            self._connection.close()
+            self._release()
 
     def _release(self) -> None:
         if self._lock:
@@ -103,29 +107,40 @@ class Journal:
 
     def remaining(self, products: Sequence[Product]) -> list[Product]:
         """The products that have no result yet."""
-        done = dict(self._connection.execute("SELECT id, digest FROM results"))
+        with _usable(self._path):
+            done = dict(self._connection.execute("SELECT id, digest FROM results"))
         return [product for product in products if done.get(product.id) != digest(product)]
 
     def record(self, tagged: TaggedProduct) -> None:
-        """Take down one result; it is on disk within half a second."""
-        row = (
-            tagged.product.id,
-            digest(tagged.product),
-            json.dumps(to_payload(tagged), ensure_ascii=False),
-        )
-        self._connection.execute("INSERT OR REPLACE INTO results VALUES (?, ?, ?)", row)
-        if time.monotonic() - self._committed > _COMMIT_EVERY:
-            self._connection.commit()
-            self._committed = time.monotonic()
+        """Take down one result; those of the last half second may wait for the next one."""
+        payload = json.dumps(to_payload(tagged))  # ASCII: a text may hold half a surrogate pair
+        row = (tagged.product.id, digest(tagged.product), payload)
+        with _usable(self._path):
+            self._connection.execute("INSERT OR REPLACE INTO results VALUES (?, ?, ?)", row)
+            if time.monotonic() - self._committed > _COMMIT_EVERY:
+                self._connection.commit()
+                self._committed = time.monotonic()
 
     def results(self, products: Sequence[Product]) -> Iterator[TaggedProduct]:
         """The results of those products that are done, in the products' order."""
-        with closing(self._connection.cursor()) as cursor:
-            for product in products:
-                query = "SELECT digest, payload FROM results WHERE id = ?"
-                row = cursor.execute(query, (product.id,)).fetchone()
-                if row and row[0] == digest(product):
-                    yield from_payload(product, json.loads(row[1]))
+        query = "SELECT payload FROM results WHERE id = ? AND digest = ?"
+        for product in products:
+            with _usable(self._path):
+                row = self._connection.execute(query, (product.id, digest(product))).fetchone()
+            if row:
+                yield from_payload(product, json.loads(row[0]))
+
+
+@contextmanager
+def _usable(path: Path | None) -> Iterator[None]:
+    """SQLite's complaints as a `RunError` with the remedy."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        raise RunError(
+            f"the journal {path} cannot be used: {error}",
+            hint="if the disk has room, the file is damaged or no journal: start anew with --fresh",
+        ) from error
 
 
 def digest(product: Product) -> str:

@@ -178,7 +178,7 @@ class Vocabulary:
         for product in products:
             tags = product.tags or ()
             text = FoldedText(product.text()) if any("=" in tag for tag in tags) else None
-            for name in filter(str.strip, tags):
+            for name in filter(normalise, tags):
                 spellings[normalise(name)][name.strip()] += 1
                 key, value = split_key(name)
                 if key and text:
@@ -228,7 +228,7 @@ def read_vocabulary(path: Path) -> Vocabulary:
         raise VocabularyError(
             f"the vocabulary {path} holds NUL bytes", hint="save it as UTF-8, not as UTF-16"
         )
-    lines = [(n, line.strip()) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
+    lines = [(n, line.strip()) for n, line in enumerate(text.split("\n"), 1) if normalise(line)]
     if not lines:
         raise VocabularyError(f"the vocabulary {path} is empty", hint="write one tag a line")
     if lines[0][1].startswith("{"):

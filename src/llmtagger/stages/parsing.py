@@ -27,10 +27,11 @@ from llmtagger.datatypes import (
 from llmtagger.normalise import FoldedText, loosen, normalise
 from llmtagger.protocols import AnswerFormat
 from llmtagger.vocabulary import Vocabulary
-from llmtagger.wording import neutralise
+from llmtagger.wording import neutralise, offered_labels
 
 _LONGEST_TAG = 60  # characters of a free tag or a value
 _VALUES = 3  # values of one key
+_OPENINGS = 8  # brackets in the words around an answer that are tried
 _TOKENS_A_CHARACTER = 3  # at worst, for a byte-level tokenizer on Chinese
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"(\s*:)?')
 
@@ -61,7 +62,7 @@ class ClosedFormat:
         self._settings = settings
 
     def constraint(self, product: Product, shortlist: Shortlist) -> Constraint | None:
-        labels = list(self._offered(product, shortlist))
+        labels = list(offered_labels(product, shortlist))
         if not labels:
             return None
         longest = sorted((len(label) for label in labels), reverse=True)
@@ -73,26 +74,22 @@ class ClosedFormat:
         return Constraint(schema, max(room, self._settings.max_tokens))
 
     def parse(self, completion: Completion, product: Product, shortlist: Shortlist) -> ParsedTags:
-        offered = {normalise(n): tag for n, tag in self._offered(product, shortlist).items()}
+        labels = offered_labels(product, shortlist)
+        folded = {normalise(label): tag for label, tag in labels.items()}
+        offered = {tag.id for tag in labels.values()}
 
         def read(said: _Said) -> Proposal | Rejection:
-            tag = offered.get(normalise(said.text))
-            if tag is not None:
-                return Proposal(tag, logprob=said.logprob)
-            known = self._vocabulary.resolve(said.text)
+            tag = labels.get(said.text) or folded.get(normalise(said.text))
+            known = tag or self._vocabulary.resolve(said.text)
             if known is None:
                 return Rejection(said.text, Reason.NOT_IN_VOCABULARY)
-            return Rejection(said.text, _retired_or(known, Reason.NOT_IN_SHORTLIST))
+            if known.retired:
+                return Rejection(said.text, Reason.RETIRED)
+            if known.id not in offered:
+                return Rejection(said.text, Reason.NOT_IN_SHORTLIST)
+            return Proposal(known, logprob=said.logprob)
 
         return _read(completion, list, read, self._settings.max_tags)
-
-    @staticmethod
-    def _offered(product: Product, shortlist: Shortlist) -> dict[str, Tag]:
-        """The offered tags by the label that the prompt shows for them."""
-        offered: dict[str, Tag] = {}
-        for candidate in shortlist.offer:
-            offered.setdefault(neutralise(candidate.tag.label(product.lang[:2])), candidate.tag)
-        return offered
 
 
 class SpanFormat:
@@ -109,7 +106,7 @@ class SpanFormat:
         values = {"type": "array", "items": value, "minItems": 1, "maxItems": _VALUES}
         schema = {
             "type": "object",
-            "properties": {neutralise(key): values for key in shortlist.keys},
+            "properties": {shown: values for key in shortlist.keys if (shown := neutralise(key))},
             "additionalProperties": False,
         }
         return Constraint(schema, self._settings.max_tokens)
@@ -131,7 +128,10 @@ class SpanFormat:
                 return Proposal(known, spans, said.logprob)
             if not spans:
                 return Rejection(text, Reason.NOT_IN_TEXT)
-            name = f"{key}={spans[0].text}"
+            value = neutralise(spans[0].text)
+            if not value or len(value) > _LONGEST_TAG:
+                return Rejection(text, Reason.MALFORMED)
+            name = f"{key}={value}"
             return Proposal(Tag(name, name, key=key, kind=TagKind.SPAN), spans, said.logprob)
 
         return _read(completion, dict, read, self._settings.max_tags * _VALUES)
@@ -177,10 +177,6 @@ def literal_spans(fields: list[tuple[str, FoldedText]], text: str) -> tuple[Span
     )
 
 
-def _retired_or(tag: Tag, reason: Reason) -> Reason:
-    return Reason.RETIRED if tag.retired else reason
-
-
 def _read(completion: Completion, shape: type, read: Any, most: int) -> ParsedTags:
     """Read each string of the answer with `read`, in order, once, and `most` at the most."""
     if completion.finish_reason == "length":
@@ -198,7 +194,7 @@ def _read(completion: Completion, shape: type, read: Any, most: int) -> ParsedTa
         outcome = read(said)
         if isinstance(outcome, Rejection):
             rejected.append(outcome)
-        elif (identity := normalise(outcome.tag.id)) in accepted:
+        elif (identity := normalise(outcome.tag.name)) in accepted:
             rejected.append(Rejection(said.text, Reason.DUPLICATE))
         elif len(accepted) == most:
             rejected.append(Rejection(said.text, Reason.TOO_MANY))
@@ -216,21 +212,32 @@ def _unreadable(code: str, message: str, completion: Completion) -> ParsedTags:
 
 def _load(text: str, shape: type) -> tuple[Any, Verdict]:
     """The JSON value in a text: all of it, or the first of that shape with words around it."""
+    decoder = json.JSONDecoder(object_pairs_hook=_merged if shape is dict else None)
     try:
-        answer = json.loads(text)
+        answer = decoder.decode(text)
         if isinstance(answer, shape):
             return answer, Verdict.CLEAN
     except (ValueError, RecursionError):
         pass
     opening = "[" if shape is list else "{"
-    start = text.find(opening)
-    if start >= 0:
+    start = -1
+    for _ in range(_OPENINGS):
+        start = text.find(opening, start + 1)
+        if start < 0:
+            break
         try:
-            answer, _ = json.JSONDecoder().raw_decode(text, start)
+            return decoder.raw_decode(text, start)[0], Verdict.REPAIRED
         except (ValueError, RecursionError):
-            return None, Verdict.UNREADABLE
-        return answer, Verdict.REPAIRED
+            continue
     return None, Verdict.UNREADABLE
+
+
+def _merged(pairs: list[tuple[str, Any]]) -> dict[str, list[Any]]:
+    """An object as lists, so that a key said twice loses nothing."""
+    merged: dict[str, list[Any]] = {}
+    for key, value in pairs:
+        merged.setdefault(key, []).extend(value if isinstance(value, list) else [value])
+    return merged
 
 
 def _said(
@@ -248,10 +255,22 @@ def _said(
 
 def _strings(item: object, key: str | None, confidence: _Confidence) -> Iterator[_Said | Rejection]:
     if isinstance(item, str) and item.strip():
-        yield _Said(item, key, confidence.of(item))
+        yield _Said(_writable(item), _writable(key) if key else key, confidence.of(item))
     else:
-        text = json.dumps(item, ensure_ascii=False)[:200]
-        yield Rejection(f"{key}={text}" if key else text, Reason.MALFORMED)
+        text = _written(item)
+        yield Rejection(_writable(f"{key}={text}" if key else text), Reason.MALFORMED)
+
+
+def _written(item: object) -> str:
+    try:
+        return json.dumps(item, ensure_ascii=False)[:200]
+    except RecursionError:
+        return f"a deeply nested {type(item).__name__}"
+
+
+def _writable(text: str) -> str:
+    """The text with `?` for half a surrogate pair, which JSON may say but no file can hold."""
+    return text.encode(errors="replace").decode()
 
 
 class _Confidence:
@@ -260,7 +279,7 @@ class _Confidence:
     def __init__(self, completion: Completion) -> None:
         self._tokens = completion.logprobs
         text = completion.text
-        usable = b"".join(t.token for t in self._tokens).startswith(text.encode())
+        usable = b"".join(t.token for t in self._tokens).startswith(_bytes(text))
         self._places: dict[str, list[tuple[int, int]]] = {}
         if not self._tokens or not usable:
             return
@@ -271,8 +290,8 @@ class _Confidence:
                 said = json.loads(match.group(0))
             except ValueError:
                 continue
-            start = len(text[: match.start()].encode())
-            place = (start, start + len(match.group(0).encode()))
+            start = len(_bytes(text[: match.start()]))
+            place = (start, start + len(_bytes(match.group(0))))
             self._places.setdefault(said, []).append(place)
 
     def of(self, said: str) -> float | None:
@@ -286,3 +305,7 @@ class _Confidence:
                 inside.append(token.logprob)
             at += len(token.token)
         return sum(inside) / len(inside) if inside else None
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode(errors="surrogatepass")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,23 @@ from jinja2 import StrictUndefined, Template, TemplateError, meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from llmtagger.config import PromptSettings
-from llmtagger.datatypes import Product, Prompt, Shortlist, TagKind
+from llmtagger.datatypes import Candidate, Neighbour, Product, Prompt, Shortlist, Tag, TagKind
 from llmtagger.errors import PromptError
 from llmtagger.vocabulary import split_key
-from llmtagger.wording import cut, neutralise
+from llmtagger.wording import cut, neutralise, offered_labels
 
 _SHOWN_TAGS = 12  # tags shown of one example product
+_SHOWN_VALUES = 24  # `key=value` tags shown of one example product
+_SHOWN_ATTRIBUTES = 40  # attributes shown of the product itself
 _ROLES = ("system", "user")
 _PACKAGED = Path(__file__).parent.parent / "prompts"
 _CHECKOUT = Path(__file__).parents[3] / "prompts"
+_SAMPLE = Product(
+    "1", "Mug", "A mug.", "Acme", "Kitchen", {"Color": "red"}, tags=("Color=red",), lang="en"
+)
+_SAMPLE_SHORTLIST = Shortlist(
+    (Neighbour(_SAMPLE, 0.9),), (Candidate(Tag("Color=red", "1", key="Color")),), keys=("Color",)
+)
 _TASKS = {"tag": TagKind.CLOSED, "span": TagKind.SPAN, "free": TagKind.FREE}
 
 
@@ -82,6 +90,8 @@ class PromptRenderer:
         self._settings = settings
         self._max_tags = max_tags
         self._compiled = _compile(template)
+        for lang in ("en", "zh"):  # an attribute that does not exist shows only when filled in
+            self.render(replace(_SAMPLE, lang=lang), _SAMPLE_SHORTLIST)
 
     def render(self, product: Product, shortlist: Shortlist) -> Prompt:
         """The prompt for one product. PromptError if the template cannot be filled."""
@@ -91,7 +101,7 @@ class PromptRenderer:
             messages = tuple(
                 (role, "".join(self._compiled.blocks[role](context)).strip()) for role in _ROLES
             )
-        except TemplateError as error:
+        except Exception as error:  # a template is foreign code: 1/0 and worse
             raise PromptError(
                 f"the prompt {self.template.name} does not render: {error}",
                 hint="prompts/README.md lists the variables a template may use",
@@ -102,7 +112,7 @@ class PromptRenderer:
         self, product: Product, shortlist: Shortlist
     ) -> tuple[dict[str, Any], tuple[str, ...]]:
         settings = self._settings
-        lang = "zh" if product.lang.startswith("zh") else "en"
+        lang = "zh" if product.lang.lower().startswith("zh") else "en"
         truncated: list[str] = []
 
         def fit(name: str, text: str, budget: int) -> str:
@@ -111,21 +121,32 @@ class PromptRenderer:
                 truncated.append(name)
             return kept
 
+        attributes = list(product.attributes.items())[:_SHOWN_ATTRIBUTES]
+        if len(attributes) < len(product.attributes):
+            truncated.append("attributes")
         shown = {
             "title": fit("title", product.title, settings.description_tokens),
             "brand": fit("brand", product.brand, settings.example_tokens),
             "category": fit("category", product.category, settings.example_tokens),
             "attributes": {
-                neutralise(key): fit(f"attributes.{key}", value, settings.example_tokens)
-                for key, value in product.attributes.items()
+                cut(neutralise(key), settings.example_tokens)[0]: fit(
+                    f"attributes.{key}", value, settings.example_tokens
+                )
+                for key, value in attributes
             },
             "description": fit("description", product.description, settings.description_tokens),
         }
         examples = [
             {
                 "title": cut(neutralise(neighbour.product.title), settings.example_tokens)[0],
-                "tags": [neutralise(tag) for tag in (neighbour.product.tags or ())[:_SHOWN_TAGS]],
-                "values": grouped(neighbour.product.tags or (), shortlist.keys[: settings.keys]),
+                "tags": [
+                    cut(neutralise(tag), settings.example_tokens)[0]
+                    for tag in (neighbour.product.tags or ())[:_SHOWN_TAGS]
+                ],
+                "values": grouped(
+                    (neighbour.product.tags or ())[:_SHOWN_VALUES],
+                    shortlist.keys[: settings.keys],
+                ),
             }
             for neighbour in shortlist.neighbours[: settings.examples]
         ]
@@ -133,7 +154,7 @@ class PromptRenderer:
             "lang": lang,
             "product": shown,
             "examples": examples,
-            "candidates": [neutralise(c.tag.label(lang)) for c in shortlist.offer],
+            "candidates": list(offered_labels(product, shortlist)),
             "keys": [neutralise(key) for key in shortlist.keys[: settings.keys]],
             "max_tags": self._max_tags,
         }

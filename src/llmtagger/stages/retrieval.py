@@ -189,13 +189,13 @@ class CatalogueRetriever:
 
     def _linear(self, vectors: Vectors) -> list[dict[int, float]]:
         weights = self._catalogue.linear
-        if weights is None:
+        if weights is None or not len(weights):
             return [{} for _ in vectors]
         estimates = np.clip(vectors @ weights[:, :-1].T + weights[:, -1], 0.0, 1.0)
         top = min(_TAGS_EACH, estimates.shape[1])
         picked = np.argpartition(-estimates, top - 1, axis=1)[:, :top]
         return [
-            {int(tag): float(row[tag]) for tag in tags}
+            {int(tag): float(row[tag]) for tag in tags if row[tag] > 0}
             for tags, row in zip(picked, estimates, strict=True)
         ]
 

@@ -1,0 +1,124 @@
+"""How vLLM's server is started here: flags, environment, and the memory that it will take."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llmtagger.backends import hardware
+from llmtagger.backends.models import Model, weight_files
+from llmtagger.errors import EngineStartError
+
+MAX_LENGTH = 8192  # tokens; a prompt of ours is far shorter, and the cache must hold one whole
+KV_CACHE = 2  # GiB on a CPU, where the model does not ask for more
+LIBRARIES = 1.5  # GiB that vLLM's processes take before any weights
+GIB = 1 << 30
+GRAMMAR = {"backend": "xgrammar", "disable_any_whitespace": True}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a server will be run as, and what it takes; bytes and GiB."""
+
+    command: tuple[str, ...]
+    environment: Mapping[str, str]
+    weights: int
+    kv_cache: int
+
+    def needed(self) -> int:
+        """Bytes of memory that the server takes on a CPU."""
+        return self.weights + int((self.kv_cache + LIBRARIES) * GIB)
+
+
+def plan_server(model: Model, port: int, scratch: Path) -> Plan:
+    """The command and environment that serve `model` at `port`, fit to this machine."""
+    if importlib.util.find_spec("vllm") is None:
+        raise EngineStartError(
+            "vLLM is not installed.",
+            hint="On a CPU: make install. On a CUDA machine: pip install 'llmtagger[gpu]'.",
+        )
+    config = _read_config(model)
+    length = min(int(_get(config, "max_position_embeddings", MAX_LENGTH)), MAX_LENGTH)
+    flags = ["--model", model.source, "--served-model-name", model.name]
+    flags += ["--host", "127.0.0.1", "--port", str(port), "--max-model-len", str(length)]
+    flags += ["--structured-outputs-config", json.dumps(GRAMMAR), "--load-format", "safetensors"]
+    flags += ["--disable-uvicorn-access-log"]
+    environment = _environment(model, scratch)
+    if hardware.has_cuda():
+        return Plan(_command(flags), environment, 0, 0)
+    fast = hardware.has_fast_bfloat16(hardware.cpu_flags())
+    flags += ["--enforce-eager", "--dtype", "auto" if fast else "float32"]
+    kv_cache = max(KV_CACHE, math.ceil(_cache_bytes(config, 2 if fast else 4) * length / GIB))
+    environment |= _cpu_environment(kv_cache)
+    return Plan(_command(flags), environment, _weights(model, config, fast), kv_cache)
+
+
+def check_memory(plan: Plan, model: Model) -> None:
+    """Refuses what would not fit, before minutes are spent on finding out."""
+    free = hardware.available_memory()
+    if plan.needed() <= free:
+        return
+    raise EngineStartError(
+        f"Too little memory for {model.name}: {free / GIB:.1f} GiB are free, and it takes"
+        f" {plan.needed() / GIB:.1f} GiB ({plan.weights / GIB:.1f} of it for weights,"
+        f" {plan.kv_cache} for the cache).",
+        hint="End other programs, or choose a smaller model with --model (smollm2-135m is the"
+        " smallest), or use a server elsewhere with --endpoint.",
+    )
+
+
+def _command(flags: list[str]) -> tuple[str, ...]:
+    return (sys.executable, "-m", "llmtagger.backends.vllm_main", *flags)
+
+
+def _environment(model: Model, scratch: Path) -> dict[str, str]:
+    kept = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    private = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+    offline = {"HF_HUB_OFFLINE": "1"} if model.folder else {}
+    return {**kept, **private, **offline, "TMPDIR": str(scratch)}
+
+
+def _cpu_environment(kv_cache: int) -> dict[str, str]:
+    """Threads on every core, which vLLM leaves one of; what the user has set stays."""
+    cores = ",".join(str(core) for core in hardware.usable_cores())
+    ours = {
+        "VLLM_CPU_KVCACHE_SPACE": str(kv_cache),
+        "VLLM_CPU_OMP_THREADS_BIND": cores,
+        "VLLM_CPU_NUM_OF_RESERVED_CPU": "0",
+    }
+    return {key: os.environ.get(key, value) for key, value in ours.items()}
+
+
+def _read_config(model: Model) -> dict[str, Any]:
+    if model.folder is None:
+        return {}
+    config: dict[str, Any] = json.loads((model.folder / "config.json").read_bytes())
+    return config
+
+
+def _get(config: Mapping[str, Any], key: str, default: Any) -> Any:
+    """A setting of the language model, which multi-modal models keep one level down."""
+    return config.get(key) or config.get("text_config", {}).get(key) or default
+
+
+def _cache_bytes(config: Mapping[str, Any], width: int) -> int:
+    """Bytes that the key-value cache takes for one token; 0 where the model does not say."""
+    heads = _get(config, "num_attention_heads", 0)
+    size = _get(config, "head_dim", 0) or _get(config, "hidden_size", 0) // max(1, heads)
+    cached = _get(config, "num_key_value_heads", heads)
+    return int(2 * _get(config, "num_hidden_layers", 0) * cached * size * width)
+
+
+def _weights(model: Model, config: Mapping[str, Any], fast: bool) -> int:
+    if model.folder is None:
+        return 0
+    stored = sum(path.stat().st_size for path in weight_files(model.folder))
+    kind = _get(config, "dtype", None) or _get(config, "torch_dtype", "bfloat16")
+    return stored * (1 if fast or kind == "float32" else 2)

@@ -1,0 +1,19 @@
+"""Catalogues: products read from the files that shops have, and results written back to them.
+
+files ─▶ jsonl | tables | parquet | shopify ─▶ products ─▶ reading ─▶ Product
+records ─▶ writing ─▶ a new file, or the shop's own file with its tags extended
+"""
+
+from llmtagger.catalog.reading import read_catalog
+from llmtagger.catalog.rows import CatalogOptions, RejectedRow
+from llmtagger.catalog.text import guess_language
+from llmtagger.catalog.writing import write_records, write_rejects
+
+__all__ = [
+    "CatalogOptions",
+    "RejectedRow",
+    "guess_language",
+    "read_catalog",
+    "write_records",
+    "write_rejects",
+]

@@ -1,0 +1,133 @@
+"""JSON: one object a line, or one array of objects."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from llmtagger.catalog.files import ESCAPED, Source, lines
+from llmtagger.catalog.rows import RECORD_LIMIT, Row, RowFault, Rows, reject
+from llmtagger.errors import CatalogError
+
+_DEEPEST = 64  # levels of nesting; deeper ones cannot be written again everywhere
+_UNSURE = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")  # escapes that no text file can hold
+TOO_LONG = f"the record is longer than {RECORD_LIMIT // 1_000_000} million characters"
+NUL = "the row holds a NUL byte"
+
+
+def _finite(number: str) -> float | None:
+    value = float(number)
+    return value if math.isfinite(value) else None
+
+
+# NaN and Infinity, which some writers put into JSON, count as null
+_DECODER = json.JSONDecoder(parse_constant=lambda _: None, parse_float=_finite)
+
+
+def read_lines(source: Source, encoding: str) -> Rows:
+    """One row for each line that is not blank."""
+    for line in lines(source, encoding):
+        text = line.text.strip()
+        if not text:
+            continue
+        try:
+            if not line.whole:
+                raise RowFault(TOO_LONG)
+            check_text(text, encoding)
+            yield Row(line.number, _object(text), text)
+        except RowFault as fault:
+            yield reject(line.number, str(fault), text)
+
+
+def check_text(text: str, encoding: str) -> None:
+    """A row's text must have decoded and may not hold NUL."""
+    if "\0" in text:
+        raise RowFault(NUL)
+    if not text.isascii() and ESCAPED.search(text):
+        raise RowFault(f"the row does not decode as {encoding}")
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        value = _DECODER.decode(text)
+    except RecursionError as error:
+        raise RowFault("the JSON is nested too deeply") from error
+    except ValueError as error:
+        raise RowFault(f"not valid JSON: {error}") from error
+    return _sound(value, text)
+
+
+def _sound(value: Any, text: str) -> dict[str, Any]:
+    """The object, if it is one and can be written again as text."""
+    if not isinstance(value, dict):
+        raise RowFault("the row is not a JSON object")
+    if _UNSURE.search(text) or text.count("[") + text.count("{") > _DEEPEST:
+        for depth, each in _walk(value):
+            if depth > _DEEPEST:
+                raise RowFault("the JSON is nested too deeply")
+            if isinstance(each, str) and "\0" in each:
+                raise RowFault(NUL)
+            if isinstance(each, str) and any("\ud800" <= char <= "\udfff" for char in each):
+                raise RowFault("a text holds one half of a surrogate pair")
+    return value
+
+
+def _walk(value: Any) -> Iterator[tuple[int, Any]]:
+    """Every value and key within, with its depth."""
+    waiting = [(0, value)]
+    while waiting:
+        depth, each = waiting.pop()
+        yield depth, each
+        if isinstance(each, dict):
+            waiting.extend((depth + 1, key) for key in each)
+            waiting.extend((depth + 1, item) for item in each.values())
+        elif isinstance(each, list):
+            waiting.extend((depth + 1, item) for item in each)
+
+
+def read_array(source: Source, encoding: str) -> Rows:
+    """One row for each object of an array. The whole file is held in memory.
+
+    Where the syntax breaks there is no telling where the next object starts: `CatalogError`.
+    """
+    text = source.path.read_bytes().decode(encoding, "llmtagger.escape").removeprefix("\ufeff")
+    line, counted = 1, 0
+    for start, end, value in _elements(text, source):
+        line += text.count("\n", counted, start)
+        counted = start
+        raw = text[start:end]
+        try:
+            if len(raw) > RECORD_LIMIT:
+                raise RowFault(TOO_LONG)
+            check_text(raw, encoding)
+            yield Row(line, _sound(value, raw), raw)
+        except RowFault as fault:
+            yield reject(line, str(fault), raw)
+
+
+def _elements(text: str, source: Source) -> Iterator[tuple[int, int, Any]]:
+    """Where each element of the array starts and ends, and what it is."""
+    position = _skip(text, text.index("[") + 1)
+    while not text.startswith("]", position):
+        try:
+            value, end = _DECODER.raw_decode(text, position)
+            yield position, end, value
+            position = _skip(text, end)
+            if text.startswith(",", position):
+                position = _skip(text, position + 1)
+            elif not text.startswith("]", position):
+                raise ValueError(f"no comma after the object that ends at character {end}")
+        except (ValueError, RecursionError) as error:
+            raise CatalogError(
+                f"{source.name} is not a JSON array: {error}",
+                hint="write one object a line instead (.jsonl): then one fault costs one row",
+            ) from error
+
+
+def _skip(text: str, position: int) -> int:
+    while text[position : position + 1].isspace():
+        position += 1
+    return position

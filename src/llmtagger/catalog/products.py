@@ -1,0 +1,222 @@
+"""Rows turned into products: which column is which field, and what a cell may hold."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from llmtagger.catalog.rows import CatalogOptions, RowFault
+from llmtagger.catalog.text import guess_language, mend
+from llmtagger.datatypes import Product
+from llmtagger.errors import CatalogError
+
+Synonyms = Mapping[str, tuple[str, ...]]
+
+FIELDS = ("id", "title", "description", "brand", "category", "attributes", "tags", "lang", "group")
+SYNONYMS: Synonyms = {
+    "id": ("id", "sku", "product_id", "handle", "商品id", "商品编号", "编号"),
+    "title": ("title", "name", "product_name", "product_title", "标题", "商品名称", "名称"),
+    "description": ("description", "描述", "商品描述"),
+    "brand": ("brand", "vendor", "品牌"),
+    "category": ("category", "类目", "分类", "product_type", "type"),
+    "attributes": ("attributes", "属性"),
+    "tags": ("tags", "标签"),
+    "lang": ("lang", "language"),
+    "group": ("group", "item_group_id"),
+}
+_PREFIX = "attributes."
+_GUESSED_FROM = 500  # characters of a description that tell its language
+_DELIMITERS = "|;,"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The columns of a file by field and by attribute, and the rest as (column, output name)."""
+
+    fields: Mapping[str, str]
+    attributes: Mapping[str, str]
+    extra: tuple[tuple[str, str], ...]
+
+
+class Columns:
+    """Finds our fields among a file's columns: as mapped, else by name, whatever its case.
+
+    >>> columns = Columns(CatalogOptions(columns={"brand": "Maker"}), SYNONYMS)
+    >>> columns.layout(("SKU", "Title", "Maker", "Price")).fields
+    {'id': 'SKU', 'title': 'Title', 'brand': 'Maker'}
+    """
+
+    def __init__(self, options: CatalogOptions, synonyms: Synonyms) -> None:
+        for field in options.columns:
+            if field not in FIELDS and not field.startswith(_PREFIX):
+                raise CatalogError(
+                    f"the column mapping names an unknown field {field!r}",
+                    hint=f"fields are {', '.join(FIELDS)} and attributes.<name>",
+                )
+        self.mapped = options.columns
+        self._synonyms = synonyms
+        self._layouts: dict[tuple[str, ...], Layout] = {}
+
+    def layout(self, names: tuple[str, ...]) -> Layout:
+        """The layout of a row with these columns; rows of one shape share it."""
+        if names not in self._layouts:
+            if len(self._layouts) > 10_000:  # rows that all differ in shape are not worth memory
+                self._layouts.clear()
+            self._layouts[names] = self._find(names)
+        return self._layouts[names]
+
+    def _find(self, names: tuple[str, ...]) -> Layout:
+        by_key = {_key(name): name for name in reversed(names)}
+        present = set(names)
+        fields: dict[str, str] = {}
+        attributes: dict[str, str] = {}
+        for field, wanted in self.mapped.items():
+            column = wanted if wanted in present else by_key.get(_key(wanted))
+            if column is not None and field.startswith(_PREFIX):
+                attributes[field.removeprefix(_PREFIX)] = column
+            elif column is not None:
+                fields[field] = column
+        taken = {*fields.values(), *attributes.values()}
+        for field, synonyms in self._synonyms.items():
+            if field in self.mapped:
+                continue
+            free = (by_key[s] for s in synonyms if by_key.get(s, "") not in ("", *taken))
+            if column := field if field in present - taken else next(free, None):
+                fields[field] = column
+                taken.add(column)
+        for name in names:
+            if name.startswith(_PREFIX) and name not in taken:
+                attributes.setdefault(name.removeprefix(_PREFIX), name)
+                taken.add(name)
+        ordered = {field: fields[field] for field in FIELDS if field in fields}
+        return Layout(
+            ordered, attributes, tuple((n, _free_name(n)) for n in names if n not in taken)
+        )
+
+    def missing(self, names: Iterable[str], field: str, source: str) -> CatalogError:
+        """What to say of a file that has no column for a field."""
+        found = ", ".join(names)
+        if field in self.mapped:
+            return CatalogError(
+                f"{source} has no column {self.mapped[field]!r}, to which {field} is mapped; "
+                f"it has: {found}",
+                hint="correct [catalogue.columns] in the configuration",
+            )
+        return CatalogError(
+            f"{source} has no {field} column; it has: {found}",
+            hint=f'say which it is in the configuration: [catalogue.columns] {field} = "..."',
+        )
+
+
+def _key(name: str) -> str:
+    return re.sub(r"[\s_-]+", "_", name.strip().casefold())
+
+
+def _free_name(name: str) -> str:
+    """An unmapped column may not pose as a field of ours: its output name is prefixed."""
+    return f"input_{name}" if name in FIELDS else name
+
+
+def build(values: Mapping[str, Any], layout: Layout, *, cells: bool) -> Product:
+    """The product that a row describes; `RowFault` says why it is none.
+
+    With `cells`, tags and attributes may be text to be taken apart, as in a CSV file.
+    """
+
+    def get(field: str) -> Any:
+        return values.get(layout.fields.get(field))  # type: ignore[arg-type]  # None finds nothing
+
+    title = mend(_required("title", get("title")))
+    description = mend(_text("description", get("description")))
+    return Product(
+        id=_required("id", get("id")),
+        title=title,
+        description=description,
+        brand=mend(_text("brand", get("brand"))),
+        category=mend(_text("category", get("category"))),
+        attributes=_attributes(get("attributes"), values, layout.attributes),
+        tags=_tags(get("tags"), cells),
+        lang=_text("lang", get("lang")) or guess_language(title + description[:_GUESSED_FROM]),
+        group=_text("group", get("group")),
+        extra={name: values[column] for column, name in layout.extra if column in values},
+    )
+
+
+def _required(field: str, value: Any) -> str:
+    if isinstance(value, (dict, list, bool)):
+        raise RowFault(f"the {field} is neither text nor a number")
+    text = _text(field, value)
+    if not text:
+        raise RowFault(f"the {field} is empty")
+    return text
+
+
+def _text(field: str, value: Any) -> str:
+    """A value as text: numbers as they are written, lists joined, nothing for null."""
+    if isinstance(value, str):
+        return value.strip()
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if isinstance(value, (int, float)):
+        return "" if math.isnan(value) else str(value)
+    if isinstance(value, list) and not any(isinstance(item, (dict, list)) for item in value):
+        return ", ".join(text for item in value if (text := _text(field, item)))
+    raise RowFault(f"the {field} is neither text, nor a number, nor a list of them")
+
+
+def _attributes(
+    value: Any, values: Mapping[str, Any], columns: Mapping[str, str]
+) -> Mapping[str, str]:
+    if isinstance(value, str) and value.strip():
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError) as error:
+            raise RowFault(f"the attributes are not a JSON object: {error}") from error
+    if value in (None, "") and not columns:
+        return {}
+    if not isinstance(value or {}, Mapping):
+        raise RowFault("the attributes are not an object")
+    pairs = [*(value or {}).items(), *((name, values.get(c)) for name, c in columns.items())]
+    texts = ((str(name), mend(_text(f"attribute {name}", each))) for name, each in pairs)
+    return {name: text for name, text in texts if text}
+
+
+def _tags(value: Any, cells: bool) -> tuple[str, ...] | None:
+    if cells and isinstance(value, str):
+        value = split_tags(value)
+    if value is None:
+        return None
+    if not isinstance(value, list) or not all(isinstance(tag, str) for tag in value):
+        raise RowFault("the tags are not a list of texts")
+    return tuple(dict.fromkeys(text for tag in value if (text := mend(tag.strip()))))
+
+
+def split_tags(cell: str) -> list[str] | None:
+    """The tags in a cell: a JSON list if it starts with `[`, else split on `|`, else `;`, else `,`.
+
+    None for an empty cell: nobody has labelled the product.
+    """
+    cell = cell.strip()
+    if cell.startswith("["):
+        try:
+            found: list[str] = json.loads(cell)
+        except (ValueError, RecursionError) as error:
+            raise RowFault(f"the tags start with [ but are not a JSON list: {error}") from error
+        return found
+    delimiter = next((each for each in _DELIMITERS if each in cell), ",")
+    return [tag for part in cell.split(delimiter) if (tag := part.strip())] or None
+
+
+def join_tags(tags: list[str]) -> str:
+    """A cell that `split_tags` takes apart again: joined with `|`, or JSON where that is unclear."""
+    plain = "|".join(tags)
+    clear = not plain.startswith("[") and (split_tags(plain) or []) == tags
+    return plain if clear else json.dumps(tags, ensure_ascii=False)

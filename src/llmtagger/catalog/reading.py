@@ -1,0 +1,176 @@
+"""Products out of any file that we know."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from llmtagger.catalog.files import Source, find_encoding, first_character, open_source
+from llmtagger.catalog.jsonl import read_array, read_lines
+from llmtagger.catalog.parquet import parquet_names, parquet_rows
+from llmtagger.catalog.products import SYNONYMS, Columns, Layout, build
+from llmtagger.catalog.rows import CatalogOptions, RejectedRow, Row, RowFault, Rows, reject
+from llmtagger.catalog.shopify import SHOPIFY, ShopifyTable, is_shopify
+from llmtagger.catalog.tables import check_header, find_delimiter, read_header, table_rows
+from llmtagger.datatypes import Product
+from llmtagger.errors import CatalogError
+
+_log = logging.getLogger(__name__)
+
+Found = Iterator[tuple[Product, Row] | RejectedRow]
+
+_JSON = {".jsonl", ".ndjson", ".json"}
+_TABLES = {".csv", ".tsv"}
+_PARQUET = {".parquet"}
+_UNNAMED = 20  # objects without an id field, none before them with one, that condemn a file
+
+
+def read_catalog(
+    path: Path | str,
+    options: CatalogOptions = CatalogOptions(),  # noqa: B008  it is frozen
+    *,
+    rejected: Callable[[RejectedRow], None],
+) -> Iterator[Product]:
+    """The products of a JSONL, JSON, CSV, TSV, Parquet or Shopify file; `-` is standard input.
+
+    A faulty row goes to `rejected` and reading goes on; `CatalogError` is raised, not before the
+    first product is asked for, where the file as a whole cannot be read. Of products with the
+    same id, `on_duplicate="error"` raises at the second; `"first"` drops the later ones; `"last"`
+    holds the whole catalogue in memory, since only the end of the file shows what to keep.
+
+    Fields that are not ours go to `extra` as read. Of these, the output overwrites `review`,
+    `rejected`, `problem` and `run` (and `tag_details` in flat formats). A column that poses as a
+    field which is mapped to another one goes there as `input_<name>`.
+    """
+    with open_source(path) as source:
+        found = _found(source, options)
+        if options.on_duplicate == "last":
+            yield from _last(found, rejected)
+        else:
+            yield from _unique(found, rejected, source.name, options.on_duplicate == "error")
+
+
+def _found(source: Source, options: CatalogOptions) -> Found:
+    kind = _kind(source)
+    if kind in _PARQUET:
+        return _parquet(source, options)
+    encoding = find_encoding(source, options.encoding)
+    if kind == "":
+        kind = ".json" if first_character(source, encoding) in "{[" else ".csv"
+    if kind in _TABLES:
+        return _table(source, encoding, options)
+    array = kind == ".json" and first_character(source, encoding) == "["
+    return _json(source, (read_array if array else read_lines)(source, encoding), options)
+
+
+def _kind(source: Source) -> str:
+    """The suffix; none where only the content can tell."""
+    suffix = "" if source.piped else Path(source.name).suffix.lower()
+    if source.piped or suffix in _JSON | _TABLES | _PARQUET:
+        return suffix
+    raise CatalogError(
+        f"{source.name} has no suffix that says what it holds",
+        hint=f"name it {', '.join(sorted(_JSON | _TABLES | _PARQUET))}",
+    )
+
+
+def _json(source: Source, rows: Rows, options: CatalogOptions) -> Found:
+    """Each object has columns of its own; a file whose objects never have an id is refused."""
+    columns = Columns(options, SYNONYMS)
+    unnamed = 0
+    for row in rows:
+        if not isinstance(row, Row):
+            yield row
+            continue
+        layout = columns.layout(tuple(row.values))
+        if "id" in layout.fields:
+            unnamed = -1
+        elif unnamed >= 0:
+            unnamed, last = unnamed + 1, row
+            if unnamed == _UNNAMED:
+                raise columns.missing(row.values, "id", source.name)
+        yield _built(row, layout, cells=False)
+    if unnamed > 0:
+        raise columns.missing(last.values, "id", source.name)
+
+
+def _table(source: Source, encoding: str, options: CatalogOptions) -> Found:
+    delimiter = find_delimiter(source, encoding, options)
+    header = read_header(source, encoding, delimiter)
+    if delimiter == "," and is_shopify(header):
+        shop = open_shop(source, encoding, options)
+        return (_built(row, shop.layout, cells=True) for row in shop.rows())
+    columns = Columns(options, SYNONYMS)
+    check_header(header, columns, source)
+    layout = columns.layout(tuple(name for name in header if name))
+    rows = table_rows(source, encoding, delimiter)
+    return (_built(row, layout, cells=True) for row in rows)
+
+
+def open_shop(source: Source, encoding: str, options: CatalogOptions) -> ShopifyTable:
+    """A Shopify export, its header checked."""
+    columns = Columns(options, SHOPIFY)
+    check_header(read_header(source, encoding, ","), columns, source)
+    return ShopifyTable(source, encoding, columns)
+
+
+def _parquet(source: Source, options: CatalogOptions) -> Found:
+    columns = Columns(options, SYNONYMS)
+    names = parquet_names(source)
+    check_header(names, columns, source)
+    layout = columns.layout(names)
+    return (_built(row, layout, cells=True) for row in parquet_rows(source))
+
+
+def _built(
+    row: Row | RejectedRow, layout: Layout, *, cells: bool
+) -> tuple[Product, Row] | RejectedRow:
+    if not isinstance(row, Row):
+        return row
+    try:
+        return build(row.values, layout, cells=cells), row
+    except RowFault as fault:
+        return reject(row.line, str(fault), row.raw)
+
+
+def _unique(
+    found: Found, rejected: Callable[[RejectedRow], None], name: str, strict: bool
+) -> Iterator[Product]:
+    seen: dict[str, int] = {}
+    dropped = 0
+    for each in found:
+        if isinstance(each, RejectedRow):
+            rejected(each)
+            continue
+        product, row = each
+        first = seen.setdefault(product.id, row.line)
+        if first == row.line:
+            yield product
+        elif strict:
+            raise CatalogError(
+                f"{name} has the id {product.id!r} twice, on lines {first} and {row.line}",
+                hint="give each product an id of its own, or choose one: --on-duplicate first|last",
+            )
+        else:
+            dropped += 1
+    _say_dropped(dropped)
+
+
+def _last(found: Found, rejected: Callable[[RejectedRow], None]) -> Iterator[Product]:
+    kept: dict[str, Product] = {}
+    dropped = 0
+    for each in found:
+        if isinstance(each, RejectedRow):
+            rejected(each)
+            continue
+        product = each[0]
+        dropped += kept.pop(product.id, None) is not None
+        kept[product.id] = product
+    yield from kept.values()
+    _say_dropped(dropped)
+
+
+def _say_dropped(count: int) -> None:
+    if count:
+        _log.warning("%d rows dropped, their ids stand elsewhere in the catalogue", count)

@@ -1,0 +1,213 @@
+"""Results in the format that the output's name asks for; a file appears whole or not at all."""
+
+from __future__ import annotations
+
+import codecs
+import json
+import os
+import secrets
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any, BinaryIO
+
+from llmtagger.catalog.files import Source, find_encoding, open_source
+from llmtagger.catalog.products import FIELDS, join_tags
+from llmtagger.catalog.reading import open_shop
+from llmtagger.catalog.rows import CatalogOptions, RejectedRow
+from llmtagger.catalog.shopify import is_shopify
+from llmtagger.catalog.tables import read_header, table_line
+from llmtagger.errors import CatalogError
+
+Records = Iterable[Mapping[str, Any]]
+
+_LEADING = tuple(name for name in FIELDS if name != "tags")
+_RESULTS = ("tags", "tag_details", "review", "rejected", "problem", "run")
+_BATCH = 1_000  # rows of a Parquet file written at once
+_STDOUT = "-"
+
+
+def write_records(
+    records: Records,
+    output: Path | str,
+    *,
+    source: Path | str | None = None,
+    options: CatalogOptions = CatalogOptions(),  # noqa: B008  it is frozen
+) -> int:
+    """Write output records to a .jsonl, .csv, .tsv or .parquet file; `-` is JSONL to stdout.
+
+    Returns how many there were. In flat formats `tags` are names joined with `|` (a JSON list
+    where that would be unclear); `tag_details`, `review`, `rejected`, `problem`, `run` and other
+    nested values are JSON. Values are passed through unchanged: a spreadsheet will take one that
+    starts with `=` for a formula.
+
+    Where output is .csv and `source` is a Shopify export, the output is that export with each
+    product's new tags after those a person put there, and nothing else changed.
+    """
+    if str(output) == _STDOUT:
+        return _write_jsonl(records, sys.stdout.buffer)
+    path = Path(output)
+    write = _WRITERS.get(path.suffix.lower())
+    if write is None:
+        raise CatalogError(
+            f"{path} has no suffix that says what to write",
+            hint=f"name it {', '.join(_WRITERS)}",
+        )
+    with replacing(path) as handle:
+        if write is _write_csv and source is not None and str(source) != _STDOUT:
+            written = _write_shop(records, handle, source, options)
+            if written is not None:
+                return written
+        return write(records, handle)
+
+
+def write_rejects(rows: Iterable[RejectedRow], path: Path) -> int:
+    """Write rejected rows as JSONL (line, reason, raw); returns how many there were."""
+    with replacing(path) as handle:
+        return _write_jsonl(
+            ({"line": row.line, "reason": row.reason, "raw": row.raw} for row in rows), handle
+        )
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A new file that takes the place of `path` at the end, unless something fails before."""
+    path = Path(os.path.realpath(path))
+    special = path.exists() and not path.is_file()
+    fresh = path if special else path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with fresh.open("wb" if special else "xb") as handle:
+            yield handle
+            handle.flush()
+            if not special:
+                os.fsync(handle.fileno())
+        if not special:
+            os.replace(fresh, path)
+    except BaseException as error:
+        if not special:
+            fresh.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise CatalogError(
+                f"cannot write {path}: {error.strerror}",
+                hint="check that its folder exists, is writable and has room",
+            ) from error
+        raise
+
+
+def _write_jsonl(records: Records, handle: IO[bytes]) -> int:
+    count = 0
+    for record in records:
+        handle.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+        count += 1
+    handle.flush()
+    return count
+
+
+def _write_csv(records: Records, handle: IO[bytes], delimiter: str = ",") -> int:
+    with _flattened(records) as (columns, rows, count):
+        handle.write(_csv_line(columns, delimiter))
+        for row in rows:
+            handle.write(_csv_line([row.get(name, "") for name in columns], delimiter))
+    return count
+
+
+def _write_tsv(records: Records, handle: IO[bytes]) -> int:
+    return _write_csv(records, handle, "\t")
+
+
+def _csv_line(cells: list[str], delimiter: str) -> bytes:
+    return f"{table_line(cells, delimiter)}\n".encode()
+
+
+def _write_parquet(records: Records, handle: IO[bytes]) -> int:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    with _flattened(records) as (columns, rows, count):
+        schema = pa.schema([(name, pa.string()) for name in columns])
+        with parquet.ParquetWriter(handle, schema) as writer:
+            while batch := list(islice(rows, _BATCH)):
+                full = [{name: row.get(name, "") for name in columns} for row in batch]
+                writer.write_table(pa.Table.from_pylist(full, schema=schema))
+    return count
+
+
+_WRITERS: dict[str, Callable[[Records, IO[bytes]], int]] = {
+    ".jsonl": _write_jsonl,
+    ".ndjson": _write_jsonl,
+    ".csv": _write_csv,
+    ".tsv": _write_tsv,
+    ".parquet": _write_parquet,
+}
+
+
+@contextmanager
+def _flattened(records: Records) -> Iterator[tuple[list[str], Iterator[dict[str, str]], int]]:
+    """The columns of all records, the records as text cells, and their number.
+
+    Columns are known after the last record only, so the cells wait in a temporary file.
+    """
+    found: dict[str, None] = {}
+    count = 0
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as waiting:
+        for record in records:
+            row = _flat(record)
+            found.update(dict.fromkeys(row))
+            waiting.write(json.dumps(row) + "\n")
+            count += 1
+        waiting.seek(0)
+        extra = [name for name in found if name not in (*_LEADING, *_RESULTS)]
+        leading = [name for name in _LEADING if name in found or name in ("id", "title")]
+        yield [*leading, *extra, *_RESULTS], map(json.loads, waiting), count
+
+
+def _flat(record: Mapping[str, Any]) -> dict[str, str]:
+    row = {name: _cell(value) for name, value in record.items()}
+    tags = record.get("tags") or []
+    return row | {
+        "tags": join_tags([tag["tag"] for tag in tags]),
+        "tag_details": _cell(tags),
+    }
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    return "" if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def _write_shop(
+    records: Records, handle: IO[bytes], source: Path | str, options: CatalogOptions
+) -> int | None:
+    """The Shopify export with its tags extended; None where `source` is none."""
+    if Path(source).suffix.lower() != ".csv":
+        return None
+    with open_source(source) as export:
+        encoding = find_encoding(export, options.encoding)
+        if not is_shopify(read_header(export, encoding, ",")):
+            return None
+        shop = open_shop(export, encoding, options)
+        tags = {
+            record["id"]: [tag["tag"] for tag in record.get("tags") or []] for record in records
+        }
+        _write_encoded(shop.merged(tags), handle, encoding, export)
+    return len(tags)
+
+
+def _write_encoded(texts: Iterable[str], handle: IO[bytes], encoding: str, like: Source) -> None:
+    """In the encoding of the file that is written back, with its byte order mark."""
+    encode = codecs.getincrementalencoder(encoding)("surrogateescape").encode
+    mark = "\ufeff".encode(encoding)
+    with like.path.open("rb") as original:
+        handle.write(mark if original.read(len(mark)) == mark else b"")
+    try:
+        for text in texts:
+            handle.write(encode(text))
+    except UnicodeEncodeError as error:
+        raise CatalogError(
+            f"{like.name} cannot be written back as {encoding}: {error}",
+            hint="write to a .jsonl file instead, or save the export as UTF-8 first",
+        ) from error

@@ -1,0 +1,352 @@
+"""What all tests share: a small catalogue, an index of it in memory, and a closed world."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+from llmtagger.backends.fakes import HashingEncoder
+from llmtagger.datatypes import Product, Tag, TagKind
+from llmtagger.normalise import is_han, loosen
+from llmtagger.protocols import Encoder, Hits, Mask, Positions, TextIndex, VectorIndex, Vectors
+from llmtagger.vocabulary import Vocabulary
+
+# Fixtures are read only, so sharing them between the examples of a property is safe.
+_CALM = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+settings.register_profile(
+    "quick", max_examples=60, deadline=None, derandomize=True, suppress_health_check=_CALM
+)
+settings.register_profile(
+    "thorough", max_examples=2000, deadline=None, suppress_health_check=_CALM
+)  # pytest --hypothesis-profile thorough
+settings.load_profile("quick")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--update-golden", action="store_true", help="write tests/golden/ anew; read the diff"
+    )
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: Any
+) -> None:
+    """No settings from outside; state and caches in a temporary folder. Live tests keep both."""
+    if _is_live(request):
+        return
+    for name in [name for name in os.environ if name.startswith("LLMTAGGER_")]:
+        monkeypatch.delenv(name)
+    home = tmp_path_factory.mktemp("home")
+    for name in ("XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"):
+        monkeypatch.setenv(name, str(home / name.lower()))
+    monkeypatch.setenv("LLMTAGGER_STATE_DIR", str(home / "state"))
+    monkeypatch.setenv("LLMTAGGER_CACHE_DIR", str(home / "cache"))
+
+
+@pytest.fixture(autouse=True)
+def no_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only loopback can be connected to."""
+    if _is_live(request):
+        return
+    connect, connect_ex, lookup = (
+        socket.socket.connect,
+        socket.socket.connect_ex,
+        socket.getaddrinfo,
+    )
+
+    def guarded(real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(self: socket.socket, address: Any) -> Any:
+            if self.family in (socket.AF_INET, socket.AF_INET6):
+                _refuse_unless_loopback(address[0])
+            return real(self, address)
+
+        return call
+
+    def looked_up(host: Any, *rest: Any, **named: Any) -> Any:
+        _refuse_unless_loopback(host)
+        return lookup(host, *rest, **named)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded(connect))
+    monkeypatch.setattr(socket.socket, "connect_ex", guarded(connect_ex))
+    monkeypatch.setattr(socket, "getaddrinfo", looked_up)
+
+
+def _is_live(request: pytest.FixtureRequest) -> bool:
+    return any(request.node.get_closest_marker(name) for name in ("live", "model"))
+
+
+def _refuse_unless_loopback(host: object) -> None:
+    name = host.decode() if isinstance(host, bytes) else str(host or "localhost")
+    if name == "localhost":
+        return
+    try:
+        if ipaddress.ip_address(name).is_loopback or ipaddress.ip_address(name).is_unspecified:
+            return
+    except ValueError:
+        pass
+    raise AssertionError(f"a test wants to speak to {name}")
+
+
+@pytest.fixture(scope="session")
+def products() -> tuple[Product, ...]:
+    """Twelve products, EN and ZH; the last two are not labelled."""
+    return (
+        Product(
+            "w1",
+            "Leather wallet with coin pocket",
+            description="Slim bifold in brown leather, eight card slots and a coin pocket.",
+            brand="Norrland",
+            category="Accessories",
+            attributes={"Color": "Brown", "Material": "Leather"},
+            tags=("leather wallet", "card slots", "coin pocket", "Color=Brown", "Material=Leather"),
+            lang="en",
+            group="wallet",
+        ),
+        Product(
+            "w2",
+            "Leather wallet with coin pocket, black",
+            brand="Norrland",
+            tags=("leather wallet", "card slots", "coin pocket", "Color=Black", "Material=Leather"),
+            lang="en",
+            group="wallet",
+        ),
+        Product(
+            "w3",
+            "Zippered travel wallet",
+            description="Nylon travel wallet with RFID protection.",
+            tags=("travel", "zippered", "rfid protection"),
+            lang="en",
+        ),
+        Product(
+            "b1",
+            "Waterproof hiking backpack 30 l",
+            description="Waterproof backpack for hiking, with a padded laptop sleeve.",
+            tags=("backpack", "waterproof", "hiking", "laptop sleeve"),
+            lang="en",
+        ),
+        Product(
+            "b2",
+            "City backpack with laptop sleeve",
+            tags=("backpack", "laptop sleeve", "commuting"),
+            lang="en",
+        ),
+        Product(
+            "t1",
+            "Cotton T-shirt, striped",
+            description="Organic cotton T-shirt with short sleeves.",
+            tags=("t-shirt", "organic cotton", "striped", "Material=Cotton"),
+            lang="en",
+        ),
+        Product("m1", "Travel mug, stainless steel", tags=("mug", "travel"), lang="en"),
+        Product(
+            "z1",
+            "无线降噪耳机",
+            description="蓝牙无线耳机，主动降噪，防水防汗，舒适佩戴。",
+            tags=("无线耳机", "降噪", "防水"),
+            lang="zh",
+        ),
+        Product("z2", "蓝牙运动耳机 防水防汗", tags=("无线耳机", "防水", "运动"), lang="zh"),
+        Product("z3", "高清液晶电视 55英寸 4K", tags=("液晶电视", "4K"), lang="zh"),
+        Product("n1", "Brown leather wallet, zippered", lang="en"),
+        Product("n2", "头戴式无线耳机 降噪", lang="zh"),
+    )
+
+
+@pytest.fixture(scope="session")
+def vocabulary() -> Vocabulary:
+    """Forty tags: closed ones with aliases, labels and parents, six `key=value`, one retired."""
+
+    def tag(name: str, *aliases: str, parent: str | None = None, zh: str = "") -> Tag:
+        return Tag(name, name, aliases, parent, labels={"zh": zh} if zh else {})
+
+    def value(key: str, name: str) -> Tag:
+        full = f"{key}={name}"
+        return Tag(full, full, key=key, kind=TagKind.SPAN)
+
+    return Vocabulary(
+        [
+            tag("accessories"),
+            tag("wallet", "billfold", parent="accessories", zh="钱包"),
+            tag("leather wallet", parent="wallet", zh="皮夹"),
+            tag("card slots", "card holder slots"),
+            tag("coin pocket", "coin compartment"),
+            tag("coin"),
+            tag("zippered", "with zip"),
+            tag("rfid protection", "RFID-blocking"),
+            tag("travel"),
+            tag("backpack", "rucksack", zh="双肩包"),
+            tag("waterproof", "rainproof", zh="防水"),
+            tag("hiking"),
+            tag("commuting"),
+            tag("laptop sleeve", "padded laptop compartment"),
+            tag("t-shirt", "tee"),
+            tag("organic cotton"),
+            tag("striped"),
+            tag("short sleeves"),
+            tag("mug"),
+            tag("stainless steel"),
+            tag("vacuum insulated"),
+            tag("dishwasher safe"),
+            tag("gift"),
+            tag("sale"),
+            tag("electronics"),
+            tag("无线耳机", "蓝牙耳机", parent="electronics"),
+            tag("降噪", "主动降噪"),
+            tag("运动"),
+            tag("防汗"),
+            tag("舒适佩戴"),
+            tag("电视", parent="electronics"),
+            tag("液晶电视", parent="电视"),
+            tag("4K", "超高清"),
+            value("Color", "Brown"),
+            value("Color", "Black"),
+            value("Color", "Red"),
+            value("Material", "Leather"),
+            value("Material", "Cotton"),
+            value("Material", "Nylon"),
+            Tag("clearance", "clearance", retired=True),
+        ]
+    )
+
+
+@dataclass
+class NumpyIndex:
+    """The cosine with every vector."""
+
+    vectors: Vectors
+
+    def search(self, vectors: Vectors, k: int, allowed: Mask | None = None) -> Hits:
+        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+        scores = (vectors / np.where(norms == 0, 1, norms)) @ self.vectors.T
+        return _best(scores.astype(np.float32), k, allowed, worst=-1.0, above=-2.0)
+
+
+@dataclass
+class WordIndex:
+    """The number of different words that a query and a text share."""
+
+    texts: Sequence[str]
+
+    def search(self, texts: Sequence[str], k: int, allowed: Mask | None = None) -> Hits:
+        held = [_words(text) for text in self.texts]
+        scores = np.array(
+            [[len(_words(text) & words) for words in held] for text in texts], dtype=np.float32
+        ).reshape(len(texts), len(held))
+        return _best(scores, k, allowed, worst=0.0, above=0.0)
+
+
+def _words(text: str) -> set[str]:
+    return set("".join(f" {c} " if is_han(c) else c for c in loosen(text)).split())
+
+
+def _best(
+    scores: NDArray[np.float32], k: int, allowed: Mask | None, *, worst: float, above: float
+) -> Hits:
+    positions: Positions = np.full((len(scores), k), -1, dtype=np.int64)
+    values: Vectors = np.full((len(scores), k), worst, dtype=np.float32)
+    for row, line in enumerate(scores):
+        fits = [
+            p for p in range(len(line)) if line[p] > above and (allowed is None or allowed[p])
+        ]
+        fits.sort(key=lambda p: (-line[p], p))
+        for column, position in enumerate(fits[:k]):
+            positions[row, column], values[row, column] = position, line[position]
+    return positions, values
+
+
+@dataclass
+class MemoryCatalogue:
+    """An opened index, all in memory: what `stages.retrieval.Catalogue` asks for."""
+
+    encoder: Encoder
+    vocabulary: Vocabulary
+    products: Sequence[Product]
+    labelled: Mask
+    vectors: Vectors
+    product_vectors: VectorIndex
+    product_texts: TextIndex
+    tag_matrix: Vectors
+    tag_vectors: VectorIndex
+    tag_texts: TextIndex
+    assignments: Any
+    linear: Vectors | None
+    prior: NDArray[np.float32]
+
+    def product(self, position: int) -> Product:
+        return self.products[position]
+
+
+def memory_catalogue(
+    products: Sequence[Product],
+    vocabulary: Vocabulary,
+    *,
+    encoder: Encoder | None = None,
+    linear: Vectors | None = None,
+) -> MemoryCatalogue:
+    """An index of some products, searched exactly."""
+    encoder = encoder or HashingEncoder()
+    texts = [product.text() for product in products]
+    vectors = encoder.encode(texts)
+    names = [tag.name for tag in vocabulary]
+    tag_matrix = encoder.encode(names)
+    given = np.zeros((len(products), len(vocabulary)), dtype=np.float32)
+    for row, product in enumerate(products):
+        for name in product.tags or ():
+            tag = vocabulary.resolve(name)
+            if tag is not None:
+                given[row, vocabulary.position(tag)] = 1
+    labelled = np.array([product.tags is not None for product in products], dtype=bool)
+    return MemoryCatalogue(
+        encoder=encoder,
+        vocabulary=vocabulary,
+        products=products,
+        labelled=labelled,
+        vectors=vectors,
+        product_vectors=NumpyIndex(vectors),
+        product_texts=WordIndex(texts),
+        tag_matrix=tag_matrix,
+        tag_vectors=NumpyIndex(tag_matrix),
+        tag_texts=WordIndex(names),
+        assignments=csr_matrix(given),
+        linear=linear,
+        prior=np.asarray(given.sum(axis=0) / max(1, labelled.sum()), dtype=np.float32),
+    )
+
+
+@pytest.fixture(scope="session")
+def make_catalogue() -> Callable[..., MemoryCatalogue]:
+    """`make_catalogue(products, vocabulary, encoder=…, linear=…)`."""
+    return memory_catalogue
+
+
+@pytest.fixture(scope="session")
+def catalogue(products: tuple[Product, ...], vocabulary: Vocabulary) -> MemoryCatalogue:
+    """The twelve products, indexed with word counts."""
+    return memory_catalogue(products, vocabulary)
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Iterator[Callable[[str, str], None]]:
+    """Compares a text with a file of tests/golden; `pytest --update-golden` writes it anew."""
+    folder = Path(__file__).parent / "golden"
+
+    def compare(name: str, text: str) -> None:
+        path = folder / name
+        if request.config.getoption("--update-golden"):
+            path.write_text(text, encoding="utf-8")
+        assert path.exists(), f"no {path.name}: run pytest --update-golden and read what it wrote"
+        assert text == path.read_text(encoding="utf-8")
+
+    yield compare
