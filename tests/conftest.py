@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -257,9 +257,7 @@ def _best(
     positions: Positions = np.full((len(scores), k), -1, dtype=np.int64)
     values: Vectors = np.full((len(scores), k), worst, dtype=np.float32)
     for row, line in enumerate(scores):
-        fits = [
-            p for p in range(len(line)) if line[p] > above and (allowed is None or allowed[p])
-        ]
+        fits = [p for p in range(len(line)) if line[p] > above and (allowed is None or allowed[p])]
         fits.sort(key=lambda p: (-line[p], p))
         for column, position in enumerate(fits[:k]):
             positions[row, column], values[row, column] = position, line[position]
@@ -338,7 +336,7 @@ def catalogue(products: tuple[Product, ...], vocabulary: Vocabulary) -> MemoryCa
 
 
 @pytest.fixture
-def golden(request: pytest.FixtureRequest) -> Iterator[Callable[[str, str], None]]:
+def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
     """Compares a text with a file of tests/golden; `pytest --update-golden` writes it anew."""
     folder = Path(__file__).parent / "golden"
 
@@ -349,4 +347,4 @@ def golden(request: pytest.FixtureRequest) -> Iterator[Callable[[str, str], None
         assert path.exists(), f"no {path.name}: run pytest --update-golden and read what it wrote"
         assert text == path.read_text(encoding="utf-8")
 
-    yield compare
+    return compare

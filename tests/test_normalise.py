@@ -13,7 +13,9 @@ from llmtagger.normalise import FoldedText, is_han, loosen, normalise
 
 # Marks, jamo, half-width kana and ligatures: what composes, folds to several, or is not seen.
 AWKWARD = st.text(
-    st.sampled_from("eEaßẞİΐﬁ½가각ｶﾞＬ Ｗ\t\n-_/·\u0301\u0323\u0345\u0327\u200b\u00ad\ufe0f漢️高👍🏽¨"),
+    st.sampled_from(
+        "eEaßẞİΐﬁ½가각ｶﾞＬ Ｗ\t\n-_/·\u0301\u0323\u0345\u0327\u200b\u00ad\ufe0f漢️高👍🏽¨"
+    ),
     max_size=12,
 )
 TEXTS = st.one_of(st.text(max_size=30), AWKWARD)
@@ -100,7 +102,9 @@ def test_the_whole_folded_text_was_written(text: str) -> None:
         pytest.param("Zippered  Coin-Pocket", "coin pocket", "Coin-Pocket", id="hyphen"),
         pytest.param("４Ｋ高清", "4k", "４Ｋ", id="full-width"),
         pytest.param("Cafe\u0301 noir", "café", "Cafe\u0301", id="decomposed"),
-        pytest.param("wa\u00adter\u200bproof bag", "waterproof", "wa\u00adter\u200bproof", id="shy"),
+        pytest.param(
+            "wa\u00adter\u200bproof bag", "waterproof", "wa\u00adter\u200bproof", id="shy"
+        ),
         pytest.param("ﬁlter bag", "filter", "ﬁlter", id="ligature"),
         pytest.param("Card\n\t slots", "card slots", "Card\n\t slots", id="white-space"),
         pytest.param("x é\u0323 y", "ẹ́", "é\u0323", id="marks-reordered"),

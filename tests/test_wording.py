@@ -32,7 +32,22 @@ TOKENS = (
     "<repo_name>",
     "<file_sep>",
 )
-PIECES = (*TOKENS, "<|im_", "end|>", "<|", "|>", "<", ">", "|", "[IN", "ST]", " ", "\u200b", "\n", "a")
+PIECES = (
+    *TOKENS,
+    "<|im_",
+    "end|>",
+    "<|",
+    "|>",
+    "<",
+    ">",
+    "|",
+    "[IN",
+    "ST]",
+    " ",
+    "\u200b",
+    "\n",
+    "a",
+)
 HOSTILE = st.one_of(
     st.text(max_size=40), st.lists(st.sampled_from(PIECES), max_size=12).map("".join)
 )
@@ -77,7 +92,9 @@ def test_neutralising_twice_changes_nothing(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["<|" * 200_000, "<|a" * 50_000 + "|>" * 50_000, "<" * 300_000], ids=ascii
+    "text",
+    ["<|" * 200_000, "<|a" * 50_000 + "|>" * 50_000, "<" * 300_000],
+    ids=["openings", "nested", "brackets"],
 )
 def test_hostile_text_is_neutralised_in_linear_time(text: str) -> None:
     start = time.perf_counter()

@@ -48,8 +48,8 @@ class AnswerSettings(_Section):
 class ScoringSettings(_Section):
     """Where scores are cut."""
 
-    threshold: float = Field(0.5, ge=0, le=1, description="kept from this score on")
-    review: float = Field(0.2, ge=0, le=1, description="shown for review from this score on")
+    threshold: float = Field(0.35, ge=0, le=1, description="kept from this score on")
+    review: float = Field(0.15, ge=0, le=1, description="shown for review from this score on")
 
 
 class EngineSettings(_Section):

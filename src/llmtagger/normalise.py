@@ -95,18 +95,20 @@ def _clusters(text: str) -> Iterator[tuple[int, int]]:
     """Stretches that fold each by itself: a character with the marks that compose with it."""
     start = 0
     for position in range(1, len(text)):
-        if text[position].isascii() or not _attaches(text[start:position], text[position]):
+        if text[position].isascii() or not _attaches(text, start, position):
             yield start, position
             start = position
     if text:
         yield start, len(text)
 
 
-def _attaches(cluster: str, char: str) -> bool:
+def _attaches(text: str, start: int, position: int) -> bool:
+    char = text[position]
     if INVISIBLE.match(char) or unicodedata.combining(unicodedata.normalize("NFKC", char)[0]):
         return True
     if is_han(char) or char.islower() or char.isupper():
         return False  # these never compose with what is before them
+    cluster = text[start:position]
     return _fold(cluster + char) != _fold(cluster) + _fold(char)
 
 

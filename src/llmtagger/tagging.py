@@ -9,7 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from llmtagger.catalog import CatalogOptions, RejectedRow, read_catalog, write_records, write_rejects
+from llmtagger.catalog import (
+    CatalogOptions,
+    RejectedRow,
+    read_catalog,
+    write_records,
+    write_rejects,
+)
 from llmtagger.config import Settings
 from llmtagger.datatypes import Completion, Product, Prompt, TaggedProduct
 from llmtagger.errors import CatalogError
@@ -168,9 +174,7 @@ def _tag(
     summary.seconds = time.monotonic() - begun
 
 
-def _write(
-    job: TagJob, products: Sequence[Product], journal: Journal, summary: RunSummary
-) -> None:
+def _write(job: TagJob, products: Sequence[Product], journal: Journal, summary: RunSummary) -> None:
     def records() -> Iterator[dict[str, object]]:
         for tagged in journal.results(products):
             record = output_record(tagged, job.cut, summary.run)
@@ -275,6 +279,7 @@ def dry_run(job: TagJob) -> DryRun:
     prompts = tuple((product, prompt) for product, _, prompt in tagger.prepare(products))
     count = None if job.endpoints else count_tokens(resolve_model(job.model))
     tokens = tuple(
-        sum((count or estimate_tokens)(text) for _, text in prompt.messages) for _, prompt in prompts
+        sum((count or estimate_tokens)(text) for _, text in prompt.messages)
+        for _, prompt in prompts
     )
     return DryRun(prompts, tokens, counted=count is not None)

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
@@ -33,11 +32,12 @@ from llmtagger.backends.vllm_state import (
     supervisor_of,
     sweep,
 )
-from llmtagger.errors import EngineError, EngineStartError
+from llmtagger.errors import EngineStartError
 
 __all__ = ["ServerInfo", "log_path", "serving", "start", "status", "stop"]
 
 Progress = Callable[[str, float], None]
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # loopback needs no proxy
 START_TIMEOUT = 600.0  # s; a large model from a cold disk takes minutes
 
 
@@ -198,7 +198,7 @@ def _has_ended(info: ServerInfo, supervisor: subprocess.Popen[bytes] | None) -> 
 
 def _is_healthy(url: str) -> bool:
     try:
-        with urllib.request.urlopen(f"{url}/health", timeout=2) as answer:
+        with _DIRECT.open(f"{url}/health", timeout=2) as answer:
             return bool(answer.status == 200)
     except (OSError, ValueError):
         return False

@@ -42,7 +42,7 @@ codecs.register_error("llmtagger.escape", _escape)
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A regular file that can be read more than once, what a person calls it, and if it is a copy."""
+    """A regular file that can be read more than once; a copy where the input was `piped`."""
 
     path: Path
     name: str
@@ -125,7 +125,7 @@ def _checked(source: Source, encoding: str) -> str:
         faulty += ESCAPED.search(line.text) is not None
         if seen >= _SAMPLE:
             break
-    if faulty and faulty * 2 >= seen:
+    if faulty * 2 > seen:
         raise CatalogError(
             f"{source.name} does not decode as {encoding}: {faulty} of its first {seen} lines fail",
             hint="leave --encoding out, so that it is found by itself",
@@ -160,7 +160,7 @@ def _utf8_or_gb18030(source: Source) -> str:
             break
     if gb18030 > utf8 and gb18030 * 2 > faulty:
         return "gb18030"
-    if faulty and faulty * 2 >= seen:
+    if faulty * 2 > seen:
         raise CatalogError(
             f"{source.name} is neither UTF-8 nor UTF-16 nor GB18030", hint=_ENCODING_HINT
         )

@@ -216,7 +216,7 @@ def split_tags(cell: str) -> list[str] | None:
 
 
 def join_tags(tags: list[str]) -> str:
-    """A cell that `split_tags` takes apart again: joined with `|`, or JSON where that is unclear."""
+    """A cell that `split_tags` takes apart again: joined with `|`, else a JSON list."""
     plain = "|".join(tags)
     clear = not plain.startswith("[") and (split_tags(plain) or []) == tags
     return plain if clear else json.dumps(tags, ensure_ascii=False)

@@ -15,6 +15,7 @@ _MOST_TAGS = 5_000  # deep nesting takes quadratic time to parse: 200,000 levels
 _UNSEEN_TEXT = re.compile(r"(?is)<(script|style|template|noscript|iframe|title)\b.*?(</\1\s*>|$)")
 _COMMENT = re.compile(r"(?s)<!--.*?(-->|$)")
 _TAG = re.compile(r"</?[A-Za-z][^>]*(>|$)")
+_SUSPECT = re.compile("[\x80-\u2fff\uf8ff\ufb01\ufb02\ufffd]")  # without these nothing is broken
 _HAN = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 _HAN_SHARE = 0.3
 
@@ -24,7 +25,7 @@ def mend(text: str) -> str:
 
     Nothing else changes: width, ligatures, quotes and invisible characters stay as they are.
     """
-    if text.isascii():
+    if text.isascii() or not _SUSPECT.search(text):
         return text
     import ftfy
     from ftfy.badness import is_bad

@@ -46,7 +46,9 @@ def main() -> None:
     try:
         app()
     except LlmtaggerError as error:
-        stderr().print(f"[bold red]Error:[/] {_plain(error.message)}\n[dim]→[/] {_plain(error.hint)}")
+        stderr().print(
+            f"[bold red]Error:[/] {_plain(error.message)}\n[dim]→[/] {_plain(error.hint)}"
+        )
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         stderr().print("Interrupted.")

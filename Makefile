@@ -1,0 +1,44 @@
+# Two commands do the set-up: `make demo` shows llmtagger at work, `make test` proves it.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check format docs lock wheel clean
+
+help:  ## Show what can be made.
+	@sed -n 's/^\([a-z]*\):.*  ## /  make \1\t/p' Makefile | expand -t 16
+
+install:  ## Install into .venv what requirements/cpu.lock names; does nothing if it is there.
+	@$(PYTHON) tools/install.py
+
+demo: install  ## Index the example catalogue, tag new products with a real model, show them.
+	$(BIN)/llmtagger index build examples/catalogue.jsonl --vocabulary examples/vocabulary.jsonl -o indexes/examples
+	@mkdir -p out
+	$(BIN)/llmtagger tag examples/new.jsonl -i indexes/examples -o out/examples.jsonl --show 8
+
+test: install  ## What CI runs: format, lint, strict types, tests (a real server among them), docs.
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python tools/cli_reference.py --check
+	$(BIN)/python -m pytest
+
+check: test  ## The same as `make test`.
+
+format: install  ## Format the code and mend what the linter can.
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+docs: install  ## Write the generated pages anew.
+	$(BIN)/python tools/cli_reference.py
+
+lock: install  ## Resolve requirements/cpu.lock anew; LOCK=--upgrade renews all versions.
+	$(BIN)/python tools/install.py lock $(LOCK)
+	@$(PYTHON) tools/install.py
+
+wheel: install  ## Build dist/llmtagger-*.whl.
+	$(BIN)/uv build --wheel --no-build-isolation --python $(BIN)/python
+
+clean:  ## Remove what was made, .venv included; indexes and tagged files stay.
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find src tests tools -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,271 @@
+"""A `Generator` that asks vLLM servers over their OpenAI-compatible interface."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from llmtagger.backends.vllm_replicas import Replica, Replicas
+from llmtagger.datatypes import Completion, Constraint, Prompt, TokenLogprob
+from llmtagger.errors import (
+    EngineError,
+    EngineUnreachable,
+    EngineUntrusted,
+    ModelMissing,
+    RequestRefused,
+)
+
+if TYPE_CHECKING:
+    from openai import APIStatusError
+    from openai.types.chat import ChatCompletion
+
+T = TypeVar("T")
+FIRST_LOOK = 5.0  # s of patience at the start, where a wrong address is likelier than an outage
+WAIT = 0.1  # s between looks for a server that has rested
+BUSY = (429, 503)
+SEED = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ServerMetrics:
+    """Prompt tokens looked up in the servers' prefix caches, and those found; since their start."""
+
+    queries: float = 0.0
+    hits: float = 0.0
+
+    def hit_rate(self, since: ServerMetrics | None = None) -> float | None:
+        """The share found, 0..1, from `since` on; None where nothing was looked up."""
+        start = since or ServerMetrics()
+        queries = self.queries - start.queries
+        return (self.hits - start.hits) / queries if queries > 0 else None
+
+
+class VllmGenerator:
+    """Answers prompts with one model on one or more servers.
+
+    >>> with_two = VllmGenerator(["http://gpu1:8000", "http://gpu2:8000/v1"])
+    """
+
+    def __init__(
+        self,
+        endpoints: Sequence[str],
+        *,
+        model: str | None = None,
+        concurrency: int = 64,
+        timeout: float = 300,
+        patience: float = 60,
+    ) -> None:
+        self._replicas = Replicas(endpoints, timeout)
+        self._patience = patience
+        self._concurrency = concurrency
+        try:
+            self._model = model or self._ask_model()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def model(self) -> str:
+        """The name under which the servers know the model."""
+        return self._model
+
+    @property
+    def concurrency(self) -> int:
+        """How many requests to keep in flight."""
+        return self._concurrency
+
+    def complete(self, prompt: Prompt, constraint: Constraint) -> Completion:
+        """One answer. Moves to another server, or waits for one, where one fails."""
+        return self._insist(lambda r: self._ask(r, prompt, constraint), self._patience)
+
+    def probe(self) -> None:
+        """Makes every server say something that only a grammar could make it say."""
+        dead: list[EngineUnreachable] = []
+        for replica in self._replicas.all:
+            try:
+                self._insist(self._check_grammar, min(self._patience, FIRST_LOOK), only=replica)
+            except EngineUnreachable as error:
+                dead.append(error)
+        if len(dead) == len(self._replicas.all):
+            raise dead[0]
+
+    def metrics(self) -> ServerMetrics:
+        """The prefix caches' counters, summed over the servers that publish them."""
+        texts = [_metrics_text(replica) for replica in self._replicas.all]
+        return ServerMetrics(
+            queries=sum(_counter(text, "vllm:prefix_cache_queries_total") for text in texts),
+            hits=sum(_counter(text, "vllm:prefix_cache_hits_total") for text in texts),
+        )
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._replicas.close()
+
+    def _ask_model(self) -> str:
+        names = self._insist(
+            lambda replica: _read_names(replica.client.models.list()),
+            min(self._patience, FIRST_LOOK),
+        )
+        if not names:
+            raise ModelMissing(
+                f"{self._replicas.all[0].root} serves no model.", hint="Name one with --model."
+            )
+        return names[0]
+
+    def _ask(self, replica: Replica, prompt: Prompt, constraint: Constraint) -> Completion:
+        begun = time.perf_counter()
+        grammar = {"json": dict(constraint.schema), "disable_any_whitespace": True}
+        answer = replica.client.chat.completions.create(
+            model=self._model,
+            messages=[{"role": role, "content": text} for role, text in prompt.messages],  # type: ignore[misc]
+            max_tokens=constraint.max_tokens,
+            temperature=0,
+            seed=SEED,
+            logprobs=True,
+            extra_body={"structured_outputs": grammar},
+        )
+        return _read_answer(answer, self._model, time.perf_counter() - begun)
+
+    def _check_grammar(self, replica: Replica) -> None:
+        word = f"验证-{secrets.token_hex(3)}"
+        prompt = Prompt((("user", "Say hello."),), "probe", "")
+        answer = self._ask(replica, prompt, Constraint({"enum": [word]}, max_tokens=64))
+        if answer.text.strip() != json.dumps(word, ensure_ascii=False):
+            raise EngineUntrusted(
+                f"{replica.root} ignores the grammar: it had to answer {word!r} and answered"
+                f" {answer.text[:80]!r}.",
+                hint="Use vLLM 0.12 or later, started with --structured-outputs-config"
+                ' \'{"backend": "xgrammar"}\'.',
+            )
+
+    def _insist(
+        self, ask: Callable[[Replica], T], patience: float, only: Replica | None = None
+    ) -> T:
+        """The first answer that some server gives; a refusal is passed on at once."""
+        began: float | None = None  # of the trouble, if there is any
+        last: Exception | None = None
+        busy = 0
+        while True:
+            with self._replicas.lend(only) as replica:
+                if replica is not None:
+                    try:
+                        return self._attempt(replica, ask)
+                    except _Failed as failure:
+                        last = failure.cause
+                        busy += failure.busy
+            now = time.monotonic()
+            began = began or now
+            if now - began >= patience and not self._replicas.is_any_busy():
+                raise self._unreachable(last, only) from last
+            if replica is None:
+                time.sleep(WAIT)
+            elif busy:
+                time.sleep(min(2.0**busy, 16) * random.uniform(0.25, 0.5))
+
+    def _attempt(self, replica: Replica, ask: Callable[[Replica], T]) -> T:
+        import openai
+
+        try:
+            answer = ask(replica)
+        except openai.APIStatusError as error:
+            if error.status_code in BUSY:
+                raise _Failed(error, busy=True) from error
+            if error.status_code < 500:
+                raise self._refusal(replica, error) from error
+            self._replicas.failed(replica)
+            raise _Failed(error) from error
+        except (openai.APIError, _NoAnswer) as error:
+            self._replicas.failed(replica)
+            raise _Failed(error) from error
+        self._replicas.succeeded(replica)
+        return answer
+
+    def _refusal(self, replica: Replica, error: APIStatusError) -> EngineError:
+        words = _server_words(error)
+        if error.status_code in (401, 403):
+            return EngineError(
+                f"{replica.root} does not let us in: {words}",
+                hint="Set LLMTAGGER_API_KEY to the server's key.",
+            )
+        if error.status_code == 404:
+            return ModelMissing(
+                f"{replica.root} does not have what we ask for: {words}",
+                hint="Leave --model out to take the model that the server has.",
+            )
+        return RequestRefused(words, hint="Shorten the product or the prompt.")
+
+    def _unreachable(self, cause: Exception | None, only: Replica | None) -> EngineUnreachable:
+        roots = ", ".join(r.root for r in ([only] if only else self._replicas.all))
+        why = f" ({type(cause).__name__}: {cause})" if cause else ""
+        return EngineUnreachable(
+            f"No server answers at {roots}{why}.",
+            hint="Check --endpoint and that the server is up; leave --endpoint out to have"
+            " llmtagger start one here. The same command goes on where this one stopped.",
+        )
+
+
+class _NoAnswer(Exception):
+    """The server said something, but not what an OpenAI-compatible server says."""
+
+
+class _Failed(Exception):
+    """One attempt at one server came to nothing; another may not."""
+
+    def __init__(self, cause: Exception, busy: bool = False) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+        self.busy = busy
+
+
+def _read_answer(answer: ChatCompletion, model: str, seconds: float) -> Completion:
+    try:
+        choice = answer.choices[0]
+        tokens = choice.logprobs.content if choice.logprobs else None
+        usage = answer.usage
+        return Completion(
+            text=choice.message.content or "",
+            finish_reason=str(choice.finish_reason),
+            model=model,
+            logprobs=tuple(TokenLogprob(t.token, t.logprob) for t in tokens or ()),
+            prompt_tokens=usage.prompt_tokens if usage else 0,
+            completion_tokens=usage.completion_tokens if usage else 0,
+            seconds=seconds,
+        )
+    except (AttributeError, IndexError, TypeError) as error:
+        raise _NoAnswer(f"not a chat completion: {str(answer)[:100]!r}") from error
+
+
+def _read_names(models: Any) -> list[str]:
+    try:
+        return [str(model.id) for model in models.data]
+    except (AttributeError, TypeError) as error:
+        raise _NoAnswer(f"not a list of models: {str(models)[:100]!r}") from error
+
+
+def _server_words(error: APIStatusError) -> str:
+    """The server's message, without the wrapping that the SDK puts around it."""
+    body = error.body
+    if isinstance(body, dict):
+        inner = body.get("error")
+        body = inner if isinstance(inner, dict) else body
+        return str(body.get("message") or error.message)[:500]
+    return error.message[:500]
+
+
+def _metrics_text(replica: Replica) -> str:
+    import openai
+
+    try:
+        return replica.client.get(f"{replica.root}/metrics", cast_to=str)
+    except openai.APIError:
+        return ""
+
+
+def _counter(text: str, name: str) -> float:
+    return sum(float(m) for m in re.findall(rf"^{name}(?:{{[^}}]*}})? (\S+)", text, re.M))

@@ -1,0 +1,253 @@
+"""`llmtagger index`: build an index of a catalogue, change it, look into it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from llmtagger.cli.console import stderr, stdout
+
+if TYPE_CHECKING:
+    from llmtagger.backends.index_folder import CatalogueIndex
+    from llmtagger.backends.index_writer import Progress
+    from llmtagger.cli.sources import Sources
+
+app = typer.Typer(help="Build, change and search the index of a catalogue.", no_args_is_help=True)
+
+_NAMED = 5  # unknown ids or tags that a message names
+
+Catalogues = Annotated[
+    list[str], typer.Argument(metavar="CATALOGUE...", help="Product files; - is stdin.")
+]
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="An index folder.")]
+Encoding = Annotated[str | None, typer.Option(help="The files' encoding.")]
+OnDuplicate = Annotated[
+    str | None, typer.Option(help="error, first or last: which of two equal ids counts.")
+]
+Config = Annotated[Path | None, typer.Option(help="Settings.  [default: llmtagger.toml if there]")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command()
+def build(
+    catalogues: Catalogues,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The folder to make.")],
+    encoder: Annotated[
+        str, typer.Option(help="auto, english, multilingual, a folder, or a Hugging Face id.")
+    ] = "auto",
+    vocabulary: Annotated[
+        Path | None, typer.Option(help="Tags: a text file or JSONL.  [default: the labels]")
+    ] = None,
+    kind: Annotated[
+        Literal["auto", "flat", "hnsw"], typer.Option(help="Exact search, or a graph.")
+    ] = "auto",
+    encoding: Encoding = None,
+    on_duplicate: OnDuplicate = None,
+    config: Config = None,
+) -> None:
+    """Index one catalogue, or several as one; an index already there is replaced at the end.
+
+    Example: `llmtagger index build catalogue.csv -o indexes/shop`
+    """
+    from llmtagger.backends import encoders, index_writer
+    from llmtagger.vocabulary import read_vocabulary
+
+    tags = None if vocabulary is None else read_vocabulary(vocabulary)
+    for note in (tags.merged if tags else ())[:_NAMED]:
+        stderr().print(f"Vocabulary: {note}.", markup=False)
+    sources = _sources(catalogues, encoding, on_duplicate, config)
+    sample = sources.sample()
+    if encoder == "auto":
+        encoder = encoders.choose_encoder(product.title for product in sample)
+        stderr().print(f"Encoder: {encoder}, by the language of the titles.")
+    elif warning := encoders.warn_if_unsuitable(encoder, sample):
+        stderr().print(f"[yellow]Warning:[/] {warning}")
+    chosen = encoders.load_encoder(encoder)
+    with _progress() as report:
+        index = index_writer.build(
+            sources,
+            output,
+            chosen,
+            vocabulary=tags,
+            kind=None if kind == "auto" else kind,
+            progress=report,
+        )
+    _report(index, output)
+    _finish(sources, output)
+
+
+@app.command()
+def add(
+    directory: Folder,
+    catalogues: Catalogues,
+    encoding: Encoding = None,
+    on_duplicate: OnDuplicate = None,
+    config: Config = None,
+) -> None:
+    """Add products; one with an id that is already there replaces the old one."""
+    from llmtagger.backends import index_writer
+
+    sources = _sources(catalogues, encoding, on_duplicate, config)
+    with _progress() as report:
+        index = index_writer.add(directory, sources, progress=report)
+    _report(index, directory)
+    _finish(sources, directory)
+
+
+@app.command()
+def remove(
+    directory: Folder,
+    ids: Annotated[str, typer.Option(help="A file with one id a line; - is stdin.")],
+) -> None:
+    """Remove products by id; ids that the index does not know are named."""
+    from llmtagger.backends import index_writer
+    from llmtagger.cli.sources import read_ids
+
+    wanted = read_ids(ids)
+    with _progress() as report:
+        index, unknown = index_writer.remove(directory, wanted, progress=report)
+    if unknown:
+        names = ", ".join(unknown[:_NAMED]) + (", …" if len(unknown) > _NAMED else "")
+        stderr().print(f"{len(unknown)} ids are not in the index: {names}", markup=False)
+    stderr().print(f"Removed {len(wanted) - len(unknown)} products.")
+    _report(index, directory)
+
+
+@app.command()
+def search(
+    directory: Folder,
+    text: Annotated[str, typer.Argument(help="What to look for.")],
+    k: Annotated[int, typer.Option("-k", min=1, max=1000, help="How many of each.")] = 5,
+    as_json: AsJson = False,
+) -> None:
+    """Show the products most like a text, with their tags, and the tags whose names are near it."""
+    from llmtagger.backends.index_folder import open_index
+
+    index = open_index(directory)
+    query = index.encoder.encode([text])
+    rows, likeness = index.product_vectors.search(query, k)
+    tags, nearness = index.tag_vectors.search(query, k)
+    found = {
+        "query": text,
+        "products": [
+            {
+                "id": index.product(row).id,
+                "title": index.product(row).title,
+                "similarity": round(float(similarity), 4),
+                "tags": list(index.product(row).tags or ()),
+            }
+            for row, similarity in zip(rows[0].tolist(), likeness[0], strict=True)
+            if row >= 0
+        ],
+        "tags": [
+            {"tag": index.vocabulary.tags[tag].name, "similarity": round(float(similarity), 4)}
+            for tag, similarity in zip(tags[0].tolist(), nearness[0], strict=True)
+            if tag >= 0
+        ],
+    }
+    _print_json(found) if as_json else _print_found(found)
+
+
+@app.command()
+def info(directory: Folder, as_json: AsJson = False) -> None:
+    """Show what an index folder holds and how it was made; reads no vectors."""
+    from llmtagger.backends.manifest import check_files, read_manifest
+    from llmtagger.backends.snapshots import current_snapshot
+
+    folder = current_snapshot(directory)
+    manifest = read_manifest(folder)
+    check_files(folder, manifest, contents=False)
+    record = manifest.to_record()
+    if as_json:
+        _print_json(record)
+        return
+    record["bytes"] = sum(entry.size for entry in manifest.files.values())
+    for name, value in record.items():
+        if name not in ("files", "unknown_examples"):
+            sys.stdout.write(f"{name:18} {value}\n")
+
+
+def _sources(
+    catalogues: list[str], encoding: str | None, on_duplicate: str | None, config: Path | None
+) -> Sources:
+    from llmtagger.cli.options import catalog_options
+    from llmtagger.cli.sources import Sources
+    from llmtagger.config import load_settings
+
+    options = catalog_options(load_settings(config), encoding, on_duplicate)
+    return Sources(catalogues, options)
+
+
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    """A line on stderr that says what is being done and how far it is."""
+    from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+    from rich.progress import TimeElapsedColumn as Elapsed
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), MofNCompleteColumn(), Elapsed())
+    with Progress(*columns, console=stderr(), transient=True) as bar:
+        task = bar.add_task("reading", total=None)
+
+        def report(stage: str, done: int, total: int) -> None:
+            bar.update(task, description=stage, completed=done, total=total or None)
+
+        yield report
+
+
+def _report(index: CatalogueIndex, directory: Path) -> None:
+    manifest = index.manifest
+    stderr().print(
+        f"{directory}: {manifest.products} products, {manifest.labelled} of them labelled, "
+        f"{manifest.tags} tags, encoder {manifest.encoder}, {manifest.kind} search",
+        markup=False,
+    )
+    if manifest.unknown_tags:
+        names = ", ".join(manifest.unknown_examples[:_NAMED])
+        stderr().print(
+            f"{manifest.unknown_tags} labels are not in the vocabulary and were left out: {names}"
+            + (", …" if manifest.unknown_tags > _NAMED else ""),
+            markup=False,
+        )
+
+
+def _finish(sources: Sources, directory: Path) -> None:
+    """Write rejected rows beside the index and say so with exit code 3."""
+    from llmtagger.catalog import write_rejects
+
+    if not sources.rejected:
+        return
+    path = directory.with_name(f"{directory.resolve().name}.rejects.jsonl")
+    write_rejects(sources.rejected, path)
+    stderr().print(f"{len(sources.rejected)} rows rejected, see {path}", markup=False)
+    raise typer.Exit(3)
+
+
+def _print_json(record: Any) -> None:
+    sys.stdout.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+def _print_found(found: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    for title, rows in (("product", found["products"]), ("tag", found["tags"])):
+        table = Table(
+            title, "similarity", *(["id", "tags"] if title == "product" else []), box=None
+        )
+        for row in rows:
+            cells = [row.get("title") or row.get("tag", ""), f"{row['similarity']:.3f}"]
+            if title == "product":
+                cells += [row["id"], ", ".join(row["tags"])]
+            table.add_row(*map(_plain, cells))
+        stdout().print(table)
+
+
+def _plain(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
