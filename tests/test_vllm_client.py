@@ -40,6 +40,7 @@ def obey(body: dict[str, Any]) -> Answer:
 
 def completion(text: str, finish_reason: str = "stop") -> dict[str, Any]:
     token = {"token": text, "logprob": -0.25, "bytes": None, "top_logprobs": []}
+    part = {"token": "\ufffd", "logprob": -0.5, "bytes": [0xE9], "top_logprobs": []}
     return {
         "id": "1",
         "object": "chat.completion",
@@ -50,7 +51,7 @@ def completion(text: str, finish_reason: str = "stop") -> dict[str, Any]:
                 "index": 0,
                 "message": {"role": "assistant", "content": text},
                 "finish_reason": finish_reason,
-                "logprobs": {"content": [token]},
+                "logprobs": {"content": [token, part]},
             }
         ],
         "usage": {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10},
@@ -88,14 +89,14 @@ class FakeServer:
 
     def _handler(fake) -> type[BaseHTTPRequestHandler]:  # noqa: N805
         class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:  # noqa: N802
+            def do_GET(self) -> None:
                 if self.path == "/metrics":
                     self.reply(200, fake.metrics.encode(), "text/plain")
                 else:
                     models = {"object": "list", "data": [{"id": "tiny", "object": "model"}]}
                     self.reply(200, json.dumps(models).encode())
 
-            def do_POST(self) -> None:  # noqa: N802
+            def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))
                 fake.bodies.append(body)
                 fake.headers.append(dict(self.headers))
@@ -154,7 +155,7 @@ def test_an_answer_carries_everything_the_server_said(server: FakeServer, make: 
     answer = make(server).complete(PROMPT, CONSTRAINT)
     assert answer.text == '"wallet"'
     assert (answer.finish_reason, answer.model) == ("stop", "tiny")
-    assert answer.logprobs == (TokenLogprob('"wallet"', -0.25),)
+    assert answer.logprobs == (TokenLogprob(b'"wallet"', -0.25), TokenLogprob(b"\xe9", -0.5))
     assert (answer.prompt_tokens, answer.completion_tokens) == (7, 3)
     assert 0 < answer.seconds < 5
 

@@ -198,9 +198,10 @@ def test_any_bytes_are_a_vocabulary_or_an_error(
     path = tmp_path_factory.getbasetemp() / "bytes.txt"
     path.write_bytes(content)
     try:
-        assert len(read_vocabulary(path)) > 0
-    except VocabularyError as error:
-        assert error.hint
+        vocabulary = read_vocabulary(path)
+    except VocabularyError:
+        return
+    assert len(vocabulary) > 0
 
 
 JSON = st.recursive(

@@ -98,7 +98,9 @@ def install(environment: Environment) -> None:
     environment.unfinished.touch()
     environment.stamp.unlink(missing_ok=True)
     with step(f"installing {environment.pinned('uv')}"):
-        run([environment.python, "-m", "pip", "install", "-q", environment.pinned("uv")], quiet=True)
+        run(
+            [environment.python, "-m", "pip", "install", "-q", environment.pinned("uv")], quiet=True
+        )
     uv = Uv(environment)
     source = torch_source(uv)
     with step(f"installing {environment.pinned('torch')}"):

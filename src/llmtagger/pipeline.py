@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from itertools import islice
 
@@ -54,35 +54,40 @@ class Tagger:
 
     def tag(self, products: Iterable[Product]) -> Iterator[TaggedProduct]:
         """Results as they finish, not in order. Retrieval goes on while the server works."""
+        for _, tagged in self._run(products):
+            yield tagged
+
+    def tag_all(self, products: Iterable[Product]) -> list[TaggedProduct]:
+        """One result a product, in the order of the products."""
+        return [tagged for _, tagged in sorted(self._run(products), key=lambda pair: pair[0])]
+
+    def _run(self, products: Iterable[Product]) -> Iterator[tuple[int, TaggedProduct]]:
         workers = self._generator.concurrency if self._generator else 1
         pool = ThreadPoolExecutor(workers, thread_name_prefix="llmtagger")
-        pending: set[Future[TaggedProduct]] = set()
+        pending: set[Future[tuple[int, TaggedProduct]]] = set()
         try:
-            for product, shortlist in self._retrieve(products):
-                pending.add(pool.submit(self._tag, product, shortlist))
+            for number, (product, shortlist) in enumerate(self._retrieve(products)):
+                pending.add(pool.submit(self._tag, number, product, shortlist))
                 if len(pending) >= workers + _BATCH:
                     done, pending = wait(pending, return_when=FIRST_COMPLETED)
-                    yield from _results(done)
+                    yield from (future.result() for future in done)
             while pending:
                 done, pending = wait(pending, return_when=FIRST_COMPLETED)
-                yield from _results(done)
+                yield from (future.result() for future in done)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-
-    def tag_all(self, products: Sequence[Product]) -> list[TaggedProduct]:
-        """One result a product, in the order of the products."""
-        numbered = {id(product): n for n, product in enumerate(products)}
-        return sorted(self.tag(products), key=lambda tagged: numbered[id(tagged.product)])
 
     def _retrieve(self, products: Iterable[Product]) -> Iterator[tuple[Product, Shortlist]]:
         remaining = iter(products)
         while batch := list(islice(remaining, _BATCH)):
             yield from zip(batch, self._retriever.retrieve(batch), strict=True)
 
-    def _tag(self, product: Product, shortlist: Shortlist) -> TaggedProduct:
+    def _tag(
+        self, number: int, product: Product, shortlist: Shortlist
+    ) -> tuple[int, TaggedProduct]:
         prompt = self._renderer.render(product, shortlist)
         parsed, completion = self._ask(prompt, product, shortlist)
-        return TaggedProduct(
+        return number, TaggedProduct(
             product=product,
             scored=self._scorer.score(product, shortlist, parsed),
             rejected=parsed.rejected,

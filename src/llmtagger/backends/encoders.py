@@ -60,7 +60,7 @@ class SentenceTransformerEncoder:
                 f"the encoder {self.name!r} needs sentence-transformers, which is not installed",
                 hint="pip install 'llmtagger[cpu]', or llmtagger[gpu] on a machine with CUDA",
             ) from error
-        disable_progress_bar()  # it would write into our own
+        disable_progress_bar()  # type: ignore[no-untyped-call]  # it would write into our own
         try:
             return SentenceTransformer(
                 str(self._folder),
@@ -179,7 +179,12 @@ def load_encoder(name: str) -> Encoder:
             f"the encoder {name!r} lives in a Python program",
             hint="open this index from Python: open_index(folder, encoder=LangChainEncoder(...))",
         )
-    if (folder := Path(name).expanduser()).is_dir():
+    if name and (folder := Path(name).expanduser()).is_dir():
+        if not any((folder / file).is_file() for file in ("modules.json", "config.json")):
+            raise EncoderError(
+                f"{folder} holds no sentence-transformers model",
+                hint="the folder must hold modules.json and safetensors weights",
+            )
         return SentenceTransformerEncoder(folder.resolve(), name=str(folder.resolve()))
     return _from_hub(name)
 
@@ -227,11 +232,6 @@ def folder_revision(folder: Path) -> str:
     Of a weights file it reads the size and three samples only: a gigabyte is not worth waiting for.
     """
     files = sorted(path for path in folder.rglob("*") if path.suffix in {".json", ".safetensors"})
-    if not files:
-        raise EncoderError(
-            f"{folder} holds no sentence-transformers model",
-            hint="the folder must hold modules.json and safetensors weights",
-        )
     digest = hashlib.sha256()
     for path in files:
         size = path.stat().st_size

@@ -23,7 +23,7 @@ from llmtagger.errors import (
 
 if TYPE_CHECKING:
     from openai import APIStatusError
-    from openai.types.chat import ChatCompletion
+    from openai.types.chat import ChatCompletion, ChatCompletionTokenLogprob
 
 T = TypeVar("T")
 FIRST_LOOK = 5.0  # s of patience at the start, where a wrong address is likelier than an outage
@@ -180,7 +180,7 @@ class VllmGenerator:
                 raise self._refusal(replica, error) from error
             self._replicas.failed(replica)
             raise _Failed(error) from error
-        except (openai.APIError, _NoAnswer) as error:
+        except (openai.APIError, _NoAnswer, ValueError) as error:  # ValueError: no JSON at all
             self._replicas.failed(replica)
             raise _Failed(error) from error
         self._replicas.succeeded(replica)
@@ -232,13 +232,17 @@ def _read_answer(answer: ChatCompletion, model: str, seconds: float) -> Completi
             text=choice.message.content or "",
             finish_reason=str(choice.finish_reason),
             model=model,
-            logprobs=tuple(TokenLogprob(t.token, t.logprob) for t in tokens or ()),
+            logprobs=tuple(TokenLogprob(_spelt(t), t.logprob) for t in tokens or ()),
             prompt_tokens=usage.prompt_tokens if usage else 0,
             completion_tokens=usage.completion_tokens if usage else 0,
             seconds=seconds,
         )
     except (AttributeError, IndexError, TypeError) as error:
         raise _NoAnswer(f"not a chat completion: {str(answer)[:100]!r}") from error
+
+
+def _spelt(token: ChatCompletionTokenLogprob) -> bytes:
+    return token.token.encode("utf-8", "replace") if token.bytes is None else bytes(token.bytes)
 
 
 def _read_names(models: Any) -> list[str]:

@@ -23,6 +23,7 @@ _BOMS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 _HEAD = 65_536  # bytes that are searched for the pattern of UTF-16
+_FEWEST_ZEROS = 4  # fewer are stray NUL bytes
 _SAMPLE = 1_000  # lines with more than ASCII that decide between encodings
 _PIECE = 1_000_000  # bytes of one line that are looked at
 _HIGH = re.compile(rb"[\x80-\xff]+")
@@ -137,9 +138,9 @@ def _utf16(head: bytes) -> str | None:
     """UTF-16 without a mark: of each pair of bytes, the same half is often zero."""
     pairs = len(head) // 2
     even, odd = head[: 2 * pairs : 2].count(0), head[1 : 2 * pairs : 2].count(0)
-    if odd * 10 >= pairs and even * 100 < pairs:
+    if odd >= max(_FEWEST_ZEROS, pairs // 10) and even * 100 < pairs:
         return "utf-16-le"
-    if even * 10 >= pairs and odd * 100 < pairs:
+    if even >= max(_FEWEST_ZEROS, pairs // 10) and odd * 100 < pairs:
         return "utf-16-be"
     return None
 

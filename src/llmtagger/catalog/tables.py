@@ -15,7 +15,7 @@ from llmtagger.catalog.rows import RECORD_LIMIT, CatalogOptions, Row, RowFault, 
 from llmtagger.errors import CatalogError
 
 _DELIMITERS = ",;\t|"
-_PATIENCE = 20 * RECORD_LIMIT  # characters read twice before quotes are followed less far
+_PATIENCE = 3 * RECORD_LIMIT  # characters read twice before quotes are followed less far
 _IMPATIENT_LIMIT = 1_000  # characters of a record of several lines from then on
 
 

@@ -200,7 +200,7 @@ def _write_shop(
 def _write_encoded(texts: Iterable[str], handle: IO[bytes], encoding: str, like: Source) -> None:
     """In the encoding of the file that is written back, with its byte order mark."""
     encode = codecs.getincrementalencoder(encoding)("surrogateescape").encode
-    mark = "\ufeff".encode(encoding)
+    mark = "\ufeff".encode(encoding, "ignore")
     with like.path.open("rb") as original:
         handle.write(mark if original.read(len(mark)) == mark else b"")
     try:

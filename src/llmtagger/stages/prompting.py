@@ -137,18 +137,7 @@ class PromptRenderer:
             "description": fit("description", product.description, settings.description_tokens),
         }
         examples = [
-            {
-                "title": cut(neutralise(neighbour.product.title), settings.example_tokens)[0],
-                "tags": [
-                    cut(neutralise(tag), settings.example_tokens)[0]
-                    for tag in (neighbour.product.tags or ())[:_SHOWN_TAGS]
-                ],
-                "values": grouped(
-                    (neighbour.product.tags or ())[:_SHOWN_VALUES],
-                    shortlist.keys[: settings.keys],
-                ),
-            }
-            for neighbour in shortlist.neighbours[: settings.examples]
+            self._example(n.product, shortlist) for n in shortlist.neighbours[: settings.examples]
         ]
         values = {
             "lang": lang,
@@ -159,6 +148,15 @@ class PromptRenderer:
             "max_tags": self._max_tags,
         }
         return values, tuple(truncated)
+
+    def _example(self, product: Product, shortlist: Shortlist) -> dict[str, Any]:
+        room = self._settings.example_tokens
+        tags = [cut(neutralise(tag), room)[0] for tag in (product.tags or ())[:_SHOWN_VALUES]]
+        return {
+            "title": cut(neutralise(product.title), room)[0],
+            "tags": tags[:_SHOWN_TAGS],
+            "values": grouped(tags, shortlist.keys[: self._settings.keys]),
+        }
 
 
 def grouped(tags: Sequence[str], keys: Sequence[str]) -> dict[str, list[str]]:

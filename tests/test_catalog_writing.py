@@ -1,0 +1,154 @@
+"""Writing results: every format reads back, and a file appears whole or not at all."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from llmtagger.catalog import RejectedRow, read_catalog, write_records, write_rejects
+from llmtagger.datatypes import Product
+from llmtagger.errors import CatalogError
+
+TAGGED: dict[str, Any] = {
+    "id": "1",
+    "title": "无线耳机, \"pro\"\r\nblack",
+    "attributes": {"Colour": "black"},
+    "price": 19.5,
+    "sizes": ["S", "M"],
+    "sold_out": False,
+    "tags": [
+        {"tag": "耳机", "score": 0.9, "evidence": {"neighbours": []}},
+        {"tag": "a|b", "score": 0.8, "evidence": {}},
+    ],
+    "review": [{"tag": "blue", "score": 0.3, "evidence": {}}],
+    "rejected": [{"text": "x", "reason": "not_in_text"}],
+    "problem": None,
+    "run": {"id": "r"},
+}  # fmt: skip
+PLAIN: dict[str, Any] = {"id": "2", "title": "=1+1", "note": "only here", "tags": []}
+
+
+def test_jsonl_is_written_as_it_is(tmp_path: Path) -> None:
+    assert write_records([TAGGED, PLAIN], tmp_path / "o.jsonl") == 2
+    lines = (tmp_path / "o.jsonl").read_text("utf-8").splitlines()
+    assert [json.loads(line) for line in lines] == [TAGGED, PLAIN]
+    assert "无线耳机" in lines[0]
+
+
+def test_standard_output_is_jsonl(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    assert write_records([PLAIN], "-") == 1
+    assert json.loads(capsysbinary.readouterr().out) == PLAIN
+
+
+@pytest.mark.parametrize("name", ["o.csv", "o.tsv", "o.parquet"])
+def test_flat_columns(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    assert write_records(iter([TAGGED, PLAIN]), path) == 2
+    if name == "o.parquet":
+        from pyarrow import parquet
+
+        rows: list[dict[str, str]] = parquet.read_table(path).to_pylist()
+    else:
+        with path.open(encoding="utf-8", newline="") as handle:
+            rows = list(csv.DictReader(handle, delimiter="," if name == "o.csv" else "\t"))
+    assert list(rows[0]) == [
+        *("id", "title", "attributes", "price", "sizes", "sold_out", "note"),
+        *("tags", "tag_details", "review", "rejected", "problem", "run"),
+    ]
+    first = rows[0]
+    assert first["title"] == TAGGED["title"]
+    assert (first["price"], first["sold_out"], first["note"]) == ("19.5", "false", "")
+    assert first["tags"] == '["耳机", "a|b"]'
+    assert json.loads(first["tag_details"]) == TAGGED["tags"]
+    assert json.loads(first["review"]) == TAGGED["review"]
+    assert json.loads(first["rejected"]) == TAGGED["rejected"]
+    assert (first["problem"], json.loads(first["run"])) == ("", {"id": "r"})
+    assert (rows[1]["title"], rows[1]["note"], rows[1]["tags"]) == ("=1+1", "only here", "")
+
+
+# Characters that reading mends are left out: their round trip is a mended text.
+_TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0")).map(str.strip)
+_CLEAN = st.text(
+    st.one_of(st.characters(codec="ascii", exclude_characters="\0"), st.sampled_from("汉字，、🚀ش"))
+).map(str.strip)
+_RECORD = st.fixed_dictionaries(
+    {
+        "id": _TEXT.filter(bool),
+        "title": _CLEAN.filter(bool),
+        "description": _CLEAN,
+        "attributes": st.dictionaries(_TEXT, _CLEAN.filter(bool), max_size=3),
+        "tags": st.lists(_CLEAN.filter(bool), max_size=4, unique=True),
+        "lang": st.just("de"),
+        "Anything else": _TEXT,
+    }
+)
+
+
+@pytest.mark.parametrize("name", ["o.jsonl", "o.csv", "o.tsv", "o.parquet"])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(records=st.lists(_RECORD, min_size=1, max_size=4, unique_by=lambda r: r["id"]))
+def test_round_trip(tmp_path: Path, name: str, records: list[dict[str, Any]]) -> None:
+    flat = name != "o.jsonl"
+    written = [r | {"tags": [{"tag": t} for t in r["tags"]]} if flat else r for r in records]
+    write_records(written, tmp_path / name)
+    results = ("tag_details", "review", "rejected", "problem", "run")
+    for record, product in zip(
+        records, read_catalog(tmp_path / name, rejected=pytest.fail), strict=True
+    ):
+        extra = {key: value for key, value in product.extra.items() if key not in results}
+        assert product == Product(
+            id=record["id"],
+            title=record["title"],
+            description=record["description"],
+            attributes=record["attributes"],
+            tags=tuple(record["tags"]) or (None if flat else ()),
+            lang="de",
+            extra=product.extra,
+        )
+        assert extra == {"Anything else": record["Anything else"]}
+
+
+@pytest.mark.parametrize("name", ["o.jsonl", "o.csv", "o.parquet"])
+def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("old")
+
+    def failing() -> Iterator[dict[str, Any]]:
+        yield PLAIN
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_records(failing(), tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "old"
+
+
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "link.jsonl").symlink_to(tmp_path / "real.jsonl")
+    write_records([PLAIN], tmp_path / "link.jsonl")
+    assert (tmp_path / "link.jsonl").is_symlink()
+    assert json.loads((tmp_path / "real.jsonl").read_text()) == PLAIN
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("o.xlsx", "no suffix"), ("none/o.jsonl", "cannot write")]
+)
+def test_impossible_outputs(tmp_path: Path, name: str, message: str) -> None:
+    with pytest.raises(CatalogError, match=message):
+        write_records([PLAIN], tmp_path / name)
+
+
+def test_rejects(tmp_path: Path) -> None:
+    path = tmp_path / "rejects.jsonl"
+    assert write_rejects([RejectedRow(3, "the id is empty", "{高清}")], path) == 1
+    assert json.loads(path.read_text("utf-8")) == {
+        "line": 3,
+        "reason": "the id is empty",
+        "raw": "{高清}",
+    }

@@ -1,0 +1,243 @@
+"""The output record, and the payload that a journal keeps of it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmtagger.datatypes import (
+    Evidence,
+    Problem,
+    Product,
+    Reason,
+    Rejection,
+    ScoredTag,
+    ScoredTags,
+    Span,
+    Tag,
+    TaggedProduct,
+    TagKind,
+)
+from llmtagger.output import Cut, from_payload, output_record, product_record, to_payload
+
+CUT = Cut(threshold=0.5, review=0.2)
+RUN = {"id": "r1", "model": "fake", "prompt": "tag.v1", "index": "abc"}
+
+
+def _item(name: str, score: float, **evidence: Any) -> ScoredTag:
+    return ScoredTag(Tag(name, name, labels={"zh": f"{name}的"}), score, Evidence(**evidence))
+
+
+def _tagged(*items: ScoredTag, lang: str = "en", **rest: Any) -> TaggedProduct:
+    return TaggedProduct(Product("1", "Mug", lang=lang), ScoredTags(items), **rest)
+
+
+def test_a_record_is_the_products_fields_and_all_that_was_said() -> None:
+    product = Product(
+        "1",
+        "Mug",
+        description="A mug.",
+        attributes={"Color": "Red"},
+        tags=("old",),
+        lang="en",
+        extra={"price": 3, "stock": None},
+    )
+    evidence = Evidence(
+        neighbours=tuple((f"n{n}", 0.91234567 - n / 10) for n in range(7)),
+        spans=(Span("title", "Mug"),),
+        chosen=True,
+        logprob=-0.123456,
+        signals={"vote": 0.5, "prior": 0.0},
+        contributions={"vote": 1.25, "chosen": 0.2, "confidence": 0.05},
+    )
+    tagged = TaggedProduct(
+        product,
+        ScoredTags((ScoredTag(Tag("mug", "m"), 0.123456 + 0.5, evidence), _item("gift", 0.3))),
+        rejected=(Rejection("cup", Reason.NOT_IN_VOCABULARY),),
+        truncated=("description",),
+    )
+    record = output_record(tagged, CUT, RUN)
+    assert record == {
+        "id": "1",
+        "title": "Mug",
+        "description": "A mug.",
+        "attributes": {"Color": "Red"},
+        "lang": "en",
+        "price": 3,
+        "stock": None,
+        "tags": [
+            {
+                "tag": "mug",
+                "score": 0.6235,
+                "evidence": {
+                    "neighbours": [
+                        {"id": "n0", "similarity": 0.9123},
+                        {"id": "n1", "similarity": 0.8123},
+                        {"id": "n2", "similarity": 0.7123},
+                        {"id": "n3", "similarity": 0.6123},
+                        {"id": "n4", "similarity": 0.5123},
+                    ],
+                    "spans": [{"field": "title", "text": "Mug"}],
+                    "model": {"chosen": True, "logprob": -0.1235, "effect": 0.25},
+                    "signals": {"vote": 0.5},
+                    "contributions": {"vote": 1.25, "chosen": 0.2, "confidence": 0.05},
+                },
+            }
+        ],
+        "review": [
+            {
+                "tag": "gift",
+                "score": 0.3,
+                "evidence": {
+                    "neighbours": [],
+                    "spans": [],
+                    "model": {"chosen": False, "effect": 0},
+                    "signals": {},
+                    "contributions": {},
+                },
+            }
+        ],
+        "rejected": [{"text": "cup", "reason": "not_in_vocabulary"}],
+        "problem": None,
+        "run": RUN | {"truncated": ["description"]},
+    }
+    assert json.loads(json.dumps(record)) == record
+
+
+def _places(tagged: TaggedProduct, cut: Cut = CUT) -> dict[str, list[str]]:
+    record = output_record(tagged, cut, RUN)
+    return {
+        "tags": [item["tag"] for item in record["tags"]],
+        "review": [item["tag"] for item in record["review"]],
+        "rejected": [item["text"] for item in record["rejected"]],
+    }
+
+
+@pytest.mark.parametrize(
+    ("item", "place"),
+    [
+        pytest.param(_item("a", 0.5), "tags", id="at-the-threshold"),
+        pytest.param(_item("a", 0.49), "review", id="under-the-threshold"),
+        pytest.param(_item("a", 0.2), "review", id="at-the-floor"),
+        pytest.param(_item("a", 0.19), None, id="neither-plausible-nor-chosen"),
+        pytest.param(_item("a", 0.19, chosen=True), "rejected", id="chosen-but-not-plausible"),
+        pytest.param(_item("a", 0.99, chosen=True, new=True), "review", id="new-is-never-kept"),
+        pytest.param(
+            _item("a", 0.1, chosen=True, new=True), "rejected", id="new-and-not-plausible"
+        ),
+    ],
+)
+def test_every_tag_has_its_place(item: ScoredTag, place: str | None) -> None:
+    found = _places(_tagged(item))
+    assert found == {name: ["a"] if name == place else [] for name in found}
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 1), st.booleans(), st.booleans()), max_size=8),
+    st.floats(0, 1),
+    st.floats(0, 1),
+    st.booleans(),
+)
+def test_nothing_that_the_model_chose_is_dropped_silently(
+    drawn: list[tuple[float, bool, bool]], threshold: float, review: float, failed: bool
+) -> None:
+    items = [
+        _item(f"t{n}", score, chosen=chosen or new, new=new)
+        for n, (score, chosen, new) in enumerate(drawn)
+    ]
+    problem = Problem("answer_truncated", "too long") if failed else None
+    found = _places(_tagged(*items, problem=problem), Cut(threshold, review))
+    placed = [name for names in found.values() for name in names]
+    assert len(placed) == len(set(placed))
+    assert {item.tag.name for item in items if item.evidence.chosen} <= set(placed)
+
+
+def test_with_a_problem_nothing_is_kept() -> None:
+    problem = Problem("answer_truncated", "the answer ran into its token limit")
+    tagged = _tagged(_item("sure", 1.0), _item("dim", 0.1), problem=problem)
+    record = output_record(tagged, CUT, RUN)
+    assert record["tags"] == []
+    assert [item["tag"] for item in record["review"]] == ["sure"]
+    assert record["problem"] == {
+        "code": "answer_truncated",
+        "message": "the answer ran into its token limit",
+    }
+
+
+@pytest.mark.parametrize(
+    ("lang", "shown"), [("en", "mug"), ("", "mug"), ("zh-CN", "mug的"), ("ZH", "mug的")]
+)
+def test_tags_are_written_in_the_products_language(lang: str, shown: str) -> None:
+    assert _places(_tagged(_item("mug", 0.9), lang=lang))["tags"] == [shown]
+
+
+def test_fields_of_an_earlier_run_are_replaced() -> None:
+    product = Product("1", "Mug", extra={"review": ["old"], "problem": {"code": "old"}})
+    record = output_record(TaggedProduct(product), CUT, RUN)
+    assert (record["review"], record["problem"]) == ([], None)
+
+
+def test_a_product_record_leaves_out_what_is_empty() -> None:
+    assert product_record(Product("1", "Mug", brand="", extra={"x": ""})) == {
+        "id": "1",
+        "title": "Mug",
+        "x": "",
+    }
+
+
+TEXT = st.text(max_size=6)
+NAMES = TEXT.map(str.strip).filter(str.isprintable).filter(bool)
+FINITE = st.floats(allow_nan=False, allow_infinity=False)
+SPANS = st.lists(st.builds(Span, TEXT, TEXT), max_size=2).map(tuple)
+EVIDENCE = st.builds(
+    Evidence,
+    neighbours=st.lists(st.tuples(TEXT, FINITE), max_size=2).map(tuple),
+    spans=SPANS,
+    chosen=st.booleans(),
+    logprob=st.none() | FINITE,
+    new=st.booleans(),
+    signals=st.dictionaries(TEXT, FINITE, max_size=2),
+    contributions=st.dictionaries(TEXT, FINITE, max_size=2),
+)
+TAGS = st.builds(
+    Tag,
+    name=NAMES,
+    id=NAMES,
+    aliases=st.lists(TEXT, max_size=2).map(tuple),
+    parent=st.none() | NAMES,
+    key=st.none() | NAMES,
+    kind=st.sampled_from(TagKind),
+    labels=st.dictionaries(TEXT, TEXT, max_size=2),
+    retired=st.booleans(),
+)
+SCORED = st.builds(
+    ScoredTags,
+    st.lists(st.builds(ScoredTag, TAGS, st.floats(0.02, 1), EVIDENCE), max_size=3).map(tuple),
+)
+
+
+@given(
+    SCORED,
+    st.lists(st.builds(Rejection, TEXT, st.sampled_from(Reason)), max_size=2).map(tuple),
+    st.none() | st.builds(Problem, TEXT, TEXT),
+    st.lists(TEXT, max_size=2).map(tuple),
+)
+def test_a_payload_brings_the_result_back(
+    scored: ScoredTags,
+    rejected: tuple[Rejection, ...],
+    problem: Problem | None,
+    truncated: tuple[str, ...],
+) -> None:
+    product = Product("1", "Mug")
+    tagged = TaggedProduct(product, scored, rejected, problem, truncated)
+    assert from_payload(product, json.loads(json.dumps(to_payload(tagged)))) == tagged
+
+
+def test_a_payload_leaves_out_the_hopeless_unless_the_model_chose_them() -> None:
+    tagged = _tagged(_item("a", 0.5), _item("b", 0.01), _item("c", 0.01, chosen=True))
+    kept = from_payload(tagged.product, to_payload(tagged)).scored.items
+    assert [item.tag.name for item in kept] == ["a", "c"]
