@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from llmtagger.catalog import RejectedRow, read_catalog, write_records, write_rejects
@@ -33,6 +33,11 @@ TAGGED: dict[str, Any] = {
     "run": {"id": "r"},
 }  # fmt: skip
 PLAIN: dict[str, Any] = {"id": "2", "title": "=1+1", "note": "only here", "tags": []}
+
+
+def unexpected(row: RejectedRow) -> None:
+    """For files without a fault."""
+    pytest.fail(f"line {row.line}: {row.reason}")
 
 
 def test_jsonl_is_written_as_it_is(tmp_path: Path) -> None:
@@ -78,7 +83,7 @@ _TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0")).map(str.s
 _CLEAN = st.text(
     st.one_of(st.characters(codec="ascii", exclude_characters="\0"), st.sampled_from("汉字，、🚀ش"))
 ).map(str.strip)
-_RECORD = st.fixed_dictionaries(
+_RECORD: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
     {
         "id": _TEXT.filter(bool),
         "title": _CLEAN.filter(bool),
@@ -92,15 +97,30 @@ _RECORD = st.fixed_dictionaries(
 
 
 @pytest.mark.parametrize("name", ["o.jsonl", "o.csv", "o.tsv", "o.parquet"])
-@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(records=st.lists(_RECORD, min_size=1, max_size=4, unique_by=lambda r: r["id"]))
+@settings(
+    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@example(
+    records=[
+        {
+            "id": "\\u0000",
+            "title": "a",
+            "description": "",
+            "attributes": {},
+            "tags": [],
+            "lang": "de",
+            "Anything else": "\\ud800",
+        }
+    ]
+)
+@given(records=st.lists(_RECORD, min_size=1, max_size=4, unique_by=lambda r: str(r["id"])))
 def test_round_trip(tmp_path: Path, name: str, records: list[dict[str, Any]]) -> None:
     flat = name != "o.jsonl"
     written = [r | {"tags": [{"tag": t} for t in r["tags"]]} if flat else r for r in records]
     write_records(written, tmp_path / name)
     results = ("tag_details", "review", "rejected", "problem", "run")
     for record, product in zip(
-        records, read_catalog(tmp_path / name, rejected=pytest.fail), strict=True
+        records, read_catalog(tmp_path / name, rejected=unexpected), strict=True
     ):
         extra = {key: value for key, value in product.extra.items() if key not in results}
         assert product == Product(

@@ -126,9 +126,7 @@ def _places(tagged: TaggedProduct, cut: Cut = CUT) -> dict[str, list[str]]:
         pytest.param(_item("a", 0.19), None, id="neither-plausible-nor-chosen"),
         pytest.param(_item("a", 0.19, chosen=True), "rejected", id="chosen-but-not-plausible"),
         pytest.param(_item("a", 0.99, chosen=True, new=True), "review", id="new-is-never-kept"),
-        pytest.param(
-            _item("a", 0.1, chosen=True, new=True), "rejected", id="new-and-not-plausible"
-        ),
+        pytest.param(_item("a", 0.1, chosen=True, new=True), "review", id="new-is-never-dropped"),
     ],
 )
 def test_every_tag_has_its_place(item: ScoredTag, place: str | None) -> None:

@@ -21,7 +21,7 @@ from llmtagger.datatypes import (
     Span,
     Tag,
 )
-from llmtagger.stages.scoring import WEIGHTS, WeightedScorer, logistic, signals
+from llmtagger.stages.scoring import COLD, WARM, WeightedScorer, Weights, logistic, signals
 
 PRODUCT = Product("1", "Mug")
 SHARE = st.floats(0, 1)
@@ -46,15 +46,15 @@ def _shortlist(*candidates: Candidate, labelled: int = 9) -> Shortlist:
 def test_the_contributions_and_the_bias_are_the_log_odds(
     candidate: Candidate, logprob: float | None, chosen: bool, labelled: int
 ) -> None:
-    scorer = WeightedScorer()
+    weights = WARM if labelled else COLD
     parsed = ParsedTags((Proposal(candidate.tag, logprob=logprob),) if chosen else ())
-    (item,) = scorer.score(PRODUCT, _shortlist(candidate, labelled=labelled), parsed).items
+    shortlist = _shortlist(candidate, labelled=labelled)
+    (item,) = WeightedScorer().score(PRODUCT, shortlist, parsed).items
     log_odds = math.log(item.score / (1 - item.score))
-    assert log_odds == pytest.approx(
-        scorer.bias + sum(item.evidence.contributions.values()), abs=1e-9
-    )
-    for name, part in item.evidence.contributions.items():
-        assert part == pytest.approx(scorer.weights[name] * item.evidence.signals[name])
+    parts = item.evidence.contributions
+    assert log_odds == pytest.approx(weights.bias + sum(parts.values()), abs=1e-9)
+    for name, value in item.evidence.signals.items():
+        assert parts.get(name, 0.0) == pytest.approx(weights.of[name] * value)
 
 
 @given(CANDIDATES, SHARE)
@@ -80,7 +80,7 @@ def test_every_signal_has_a_weight_and_is_what_it_says() -> None:
         linear=0.6,
     )
     proposal = Proposal(tag, spans=(Span("title", "a"),), logprob=math.log(0.25))
-    known = signals(_shortlist(candidate), candidate, proposal)
+    known = signals(candidate, proposal)
     assert known == pytest.approx(
         {
             "vote": 0.1,
@@ -92,21 +92,23 @@ def test_every_signal_has_a_weight_and_is_what_it_says() -> None:
             "linear": 0.6,
             "chosen": 1.0,
             "confidence": 0.25,
-            "cold": 0.0,
         }
     )
-    assert set(known) == set(WEIGHTS)
-    nothing = signals(_shortlist(labelled=0), Candidate(tag), None)
-    assert {name for name, value in nothing.items() if value} == {"cold"}
+    assert set(known) == set(WARM.of) == set(COLD.of)
+    assert not any(signals(Candidate(tag), None).values())
 
 
-def test_weights_decide() -> None:
-    scorer = WeightedScorer(dict.fromkeys(WEIGHTS, 0.0) | {"vote": 2.0}, bias=-1.0)
-    (item,) = scorer.score(
-        PRODUCT, _shortlist(Candidate(Tag("a", "a"), vote=0.5)), ParsedTags()
-    ).items
-    assert item.score == 0.5
-    assert item.evidence.contributions["vote"] == 1.0
+@pytest.mark.parametrize(("labelled", "score"), [(9, 0.5), (0, 0.75)], ids=["warm", "cold"])
+def test_the_weights_decide(labelled: int, score: float) -> None:
+    nothing = dict.fromkeys(WARM.of, 0.0)
+    scorer = WeightedScorer(
+        warm=Weights(-1.0, nothing | {"vote": 2.0}),
+        cold=Weights(0.0, nothing | {"vote": 2 * math.log(3)}),
+    )
+    shortlist = _shortlist(Candidate(Tag("a", "a"), vote=0.5), labelled=labelled)
+    (item,) = scorer.score(PRODUCT, shortlist, ParsedTags()).items
+    assert item.score == pytest.approx(score)
+    assert set(item.evidence.contributions) == {"vote"}
 
 
 def test_a_proposal_outside_the_shortlist_is_scored_too() -> None:
@@ -141,7 +143,7 @@ def test_nothing_is_scored_where_nothing_is_known() -> None:
         (0.5, 0.2, "ab", "cn"),
         (0.91, 0.0, "", "abcdn"),
         (0.0, 0.0, "abcd", "n"),
-        (0.5, 0.95, "ab", ""),
+        (0.5, 0.95, "ab", "n"),
     ],
 )
 def test_at_and_below(threshold: float, floor: float, kept: str, review: str) -> None:

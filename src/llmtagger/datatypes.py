@@ -235,7 +235,8 @@ class ParsedTags:
 class Evidence:
     """What speaks for a tag, in a form a person can check.
 
-    `signals` are the scorer's inputs; `contributions` are what each adds to the score's log-odds.
+    `signals` are the scorer's inputs; `contributions` are what each adds to the score's log-odds,
+    `bias` being where they start: their sum is the log-odds.
     """
 
     neighbours: tuple[tuple[str, float], ...] = ()
@@ -267,10 +268,8 @@ class ScoredTags:
         return tuple(s for s in self.items if s.score >= threshold and not s.evidence.new)
 
     def below(self, threshold: float, floor: float) -> tuple[ScoredTag, ...]:
-        """The plausible rest: scored `floor` or more and not kept by `at(threshold)`."""
-        return tuple(
-            s for s in self.items if s.score >= floor and (s.score < threshold or s.evidence.new)
-        )
+        """The plausible rest: scored from `floor` up to `threshold`, and whatever is new."""
+        return tuple(s for s in self.items if s.evidence.new or floor <= s.score < threshold)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from llmtagger.backends.arrays import open_array
 from llmtagger.backends.encoders import load_encoder
 from llmtagger.backends.lexical import LexicalIndex
 from llmtagger.backends.manifest import Manifest, check_files, read_manifest
@@ -36,9 +37,13 @@ class CatalogueIndex:
         self.fingerprint = manifest.fingerprint
         self.encoder = encoder
         self.products = ProductTable(folder / "products.arrow")
-        self.vectors = _array(folder / "vectors.npy", manifest.rows, manifest.dimension)
+        self.vectors = open_array(
+            folder / "vectors.npy", np.float32, (manifest.rows, manifest.dimension)
+        )
         self.vocabulary = _vocabulary(folder / "vocabulary.jsonl", manifest)
-        self.tag_matrix = _array(folder / "tag_vectors.npy", manifest.tags, manifest.dimension)
+        self.tag_matrix = open_array(
+            folder / "tag_vectors.npy", np.float32, (manifest.tags, manifest.dimension)
+        )
         self.tag_vectors: VectorIndex = exact_index(self.tag_matrix)
         self.tag_texts: TextIndex = LexicalIndex.load(folder / "tag_words", count=manifest.tags)
         self.product_texts: TextIndex = LexicalIndex.load(
@@ -52,7 +57,7 @@ class CatalogueIndex:
         self.assignments = _assignments(folder, manifest)
         self.prior = self._prior()
         self.linear: Vectors | None = (
-            _array(folder / "linear.npy", manifest.tags, manifest.dimension + 1)
+            open_array(folder / "linear.npy", np.float32, (manifest.tags, manifest.dimension + 1))
             if "linear.npy" in manifest.files
             else None
         )
@@ -139,22 +144,6 @@ def load_graph(folder: Path, manifest: Manifest) -> FaissIndex:
     )
 
 
-def _array(path: Path, rows: int, columns: int) -> Vectors:
-    array = _load(path)
-    if array.shape != (rows, columns) or array.dtype != np.float32:
-        raise IndexDamaged(f"{path} has the shape {array.shape}", hint=_REBUILD)
-    return array
-
-
-def _load(path: Path) -> NDArray[Any]:
-    """An array; mapped into memory unless it is empty, which cannot be mapped."""
-    try:
-        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise IndexDamaged(f"{path} is damaged", hint=_REBUILD) from error
-    return array
-
-
 def _vocabulary(path: Path, manifest: Manifest) -> Vocabulary:
     if not manifest.tags:
         return Vocabulary(())
@@ -170,7 +159,8 @@ def _vocabulary(path: Path, manifest: Manifest) -> Vocabulary:
 def _assignments(folder: Path, manifest: Manifest) -> Any:
     from scipy.sparse import csr_matrix
 
-    indptr, indices = _load(folder / "tags_indptr.npy"), _load(folder / "tags_indices.npy")
+    indptr = open_array(folder / "tags_indptr.npy", np.int64, (manifest.rows + 1,))
+    indices = open_array(folder / "tags_indices.npy", np.int32, (None,))
     try:
         matrix = csr_matrix(
             (np.ones(len(indices), dtype=bool), np.array(indices), np.array(indptr)),

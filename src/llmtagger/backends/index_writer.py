@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from llmtagger import __version__
 from llmtagger.backends import linear
+from llmtagger.backends.arrays import VectorWriter, open_array
 from llmtagger.backends.encoders import TEXT_LIMIT
 from llmtagger.backends.index_folder import CatalogueIndex, load_graph, open_index
 from llmtagger.backends.lexical import LexicalIndex
@@ -161,21 +162,22 @@ class _RowWriter:
 
     def __init__(self, folder: Path, dimension: int) -> None:
         self._products = ProductWriter(folder / "products.arrow")
-        self._vectors = (folder / "vectors.npy").open("wb")
-        self._dimension = dimension
+        self._vectors = VectorWriter(folder / "vectors.npy", dimension)
         self._ids: set[str] = set()
-        self.count = 0
+
+    @property
+    def count(self) -> int:
+        """Rows written so far."""
+        return self._vectors.count
 
     def __enter__(self) -> _RowWriter:
-        self._vectors.write(_npy_header(0, self._dimension))
+        self._vectors.__enter__()
         self._products.__enter__()
         return self
 
     def __exit__(self, *error: Any) -> None:
         self._products.__exit__(*error)
-        self._vectors.seek(0)
-        self._vectors.write(_npy_header(self.count, self._dimension))
-        self._vectors.close()
+        self._vectors.__exit__(*error)
 
     def extend(self, products: Sequence[Product], vectors: Vectors) -> None:
         """Append products, none with an id that a live row has."""
@@ -187,7 +189,7 @@ class _RowWriter:
                 )
             self._ids.add(product.id)
             self._products.write(product)
-        self._append(vectors)
+        self._vectors.write(vectors)
 
     def copy(self, old: CatalogueIndex, live: Mask, *, keep_dead: bool) -> None:
         """Append the rows of another index, marked or left out where not live."""
@@ -198,17 +200,7 @@ class _RowWriter:
             if live[row] or keep_dead:
                 self._products.write(product, live=bool(live[row]))
         for start in range(0, len(kept), _CHUNK):
-            self._append(old.vectors[kept[start : start + _CHUNK]])
-
-    def _append(self, vectors: Vectors) -> None:
-        self._vectors.write(np.ascontiguousarray(vectors, dtype=np.float32).tobytes())
-        self.count += len(vectors)
-
-
-def _npy_header(rows: int, columns: int) -> bytes:
-    """The head of a .npy file of float32, always 128 bytes: rewritten once the count is known."""
-    text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {columns}), }}"
-    return b"\x93NUMPY\x01\x00\x76\x00" + text.ljust(117).encode("ascii") + b"\n"
+            self._vectors.write(old.vectors[kept[start : start + _CHUNK]])
 
 
 def _complete(folder: Path, plan: _Plan) -> None:
@@ -216,7 +208,7 @@ def _complete(folder: Path, plan: _Plan) -> None:
     table = ProductTable(folder / "products.arrow")
     live = np.array(table.live(), dtype=bool)
     labelled = live & np.array(table.labelled(), dtype=bool)
-    vectors: Vectors = np.load(folder / "vectors.npy", mmap_mode="r", allow_pickle=False)
+    vectors: Vectors = open_array(folder / "vectors.npy", np.float32, (len(table), plan.dimension))
     vocabulary = plan.vocabulary or Vocabulary.from_products(_live(table, live))
     kind = _write_graph(folder, vectors, int(live.sum()), plan)
     plan.progress("indexing words", 0, len(table))
@@ -224,8 +216,8 @@ def _complete(folder: Path, plan: _Plan) -> None:
     LexicalIndex.build(texts).save(folder / "product_words")
     _write_tags(folder, vocabulary, plan)
     labels, unknown = _assign(table, labelled, vocabulary)
-    np.save(folder / "tags_indptr.npy", labels.indptr)
-    np.save(folder / "tags_indices.npy", labels.indices)
+    np.save(folder / "tags_indptr.npy", labels.indptr.astype(np.int64))
+    np.save(folder / "tags_indices.npy", labels.indices.astype(np.int32))
     if len(vocabulary) and labelled.any():
         plan.progress("fitting the linear expert", 0, len(vocabulary))
         rows = np.flatnonzero(labelled)

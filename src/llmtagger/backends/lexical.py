@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from llmtagger.backends.arrays import open_array
 from llmtagger.backends.vectors import best_positions
 from llmtagger.errors import IndexDamaged
 from llmtagger.protocols import Hits, Mask
@@ -105,14 +106,11 @@ class LexicalIndex:
         )
         try:
             words = (folder / "terms.txt").read_text(encoding="utf-8").split("\n")[:-1]
-            starts, texts, weights = (
-                np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-                for name in ("starts", "texts", "weights")
-            )
-        except (OSError, ValueError, EOFError) as error:
+        except (OSError, UnicodeDecodeError) as error:
             raise damaged from error
-        if len(starts) != len(words) + 1 or not len(texts) == len(weights) == starts[-1]:
-            raise damaged
+        starts = open_array(folder / "starts.npy", np.int64, (len(words) + 1,))
+        texts = open_array(folder / "texts.npy", np.int32, (int(starts[-1]),))
+        weights = open_array(folder / "weights.npy", np.float32, (len(texts),))
         if len(texts) and int(texts.max()) >= count:
             raise damaged
         return cls({word: i for i, word in enumerate(words)}, starts, texts, weights, count)

@@ -77,6 +77,7 @@ def start(model: Model, *, port: int | None = None, progress: Progress) -> Serve
     except BaseException:
         _end(info)
         raise
+    supervisor.returncode = 0  # it outlives us by wish, which subprocess would warn of
     return info
 
 

@@ -96,7 +96,11 @@ def end(child: subprocess.Popen[bytes]) -> int:
     _kill_until_gone(lambda: [p for p in family(os.getpid()) if not _is_tracker(p)])
     _wait_for(lambda: not family(os.getpid()), TRACKER_GRACE)
     _kill_until_gone(lambda: family(os.getpid()))
-    return child.wait()
+    code = child.wait()
+    with contextlib.suppress(ChildProcessError):  # none is left
+        while os.waitpid(-1, 0):  # its orphans came to us; without this they would stay as zombies
+            pass
+    return code
 
 
 def family(leader: int) -> list[psutil.Process]:

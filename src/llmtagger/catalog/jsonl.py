@@ -64,15 +64,21 @@ def _sound(value: Any, text: str) -> dict[str, Any]:
     """The object, if it is one and can be written again as text."""
     if not isinstance(value, dict):
         raise RowFault("the row is not a JSON object")
-    if _UNSURE.search(text) or text.count("[") + text.count("{") > _DEEPEST:
-        for depth, each in _walk(value):
-            if depth > _DEEPEST:
-                raise RowFault("the JSON is nested too deeply")
-            if isinstance(each, str) and "\0" in each:
-                raise RowFault(NUL)
-            if isinstance(each, str) and any("\ud800" <= char <= "\udfff" for char in each):
-                raise RowFault("a text holds one half of a surrogate pair")
+    check_values(value, text)
     return value
+
+
+def check_values(value: Any, text: str) -> None:
+    """Values, whose JSON is `text`, may not hold what cannot be written again."""
+    if not _UNSURE.search(text) and text.count("[") + text.count("{") <= _DEEPEST:
+        return
+    for depth, each in _walk(value):
+        if depth > _DEEPEST:
+            raise RowFault("the JSON is nested too deeply")
+        if isinstance(each, str) and "\0" in each:
+            raise RowFault(NUL)
+        if isinstance(each, str) and any("\ud800" <= char <= "\udfff" for char in each):
+            raise RowFault("a text holds one half of a surrogate pair")
 
 
 def _walk(value: Any) -> Iterator[tuple[int, Any]]:

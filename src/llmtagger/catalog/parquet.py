@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from llmtagger.catalog.files import Source
-from llmtagger.catalog.jsonl import NUL
-from llmtagger.catalog.rows import Row, Rows, reject
+from llmtagger.catalog.jsonl import check_values
+from llmtagger.catalog.rows import Row, RowFault, Rows, reject
 from llmtagger.errors import CatalogError
 
 _BATCH = 1_000  # rows held in memory at once
@@ -31,10 +31,11 @@ def parquet_rows(source: Source) -> Rows:
     for number, values in enumerate(_records(source), start=1):
         plain = {name: _plain(value) for name, value in values.items()}
         raw = json.dumps(plain, ensure_ascii=False)
-        if "\\u0000" in raw:
-            yield reject(number, NUL, raw)
-        else:
+        try:
+            check_values(plain, raw)
             yield Row(number, plain, raw)
+        except RowFault as fault:
+            yield reject(number, str(fault), raw)
 
 
 def _records(source: Source) -> Iterator[Mapping[str, Any]]:

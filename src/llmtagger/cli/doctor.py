@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -83,6 +81,8 @@ def examine() -> Iterator[Finding]:
 
 def installed(packages: Iterable[str]) -> dict[str, str]:
     """The versions of those packages that are installed; none is imported."""
+    import importlib.metadata
+
     found = {}
     for package in packages:
         try:
@@ -122,6 +122,8 @@ def check_memory(free: int) -> Finding:
 
 def check_disk(folder: Path) -> Finding:
     """Room for the converted model."""
+    import shutil
+
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     free = shutil.disk_usage(existing).free
     detail = f"{free / GIB:.1f} GiB free in {folder}"

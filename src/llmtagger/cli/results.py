@@ -49,18 +49,21 @@ def _row(table: Table, item: ScoredTag, lang: str, colour: str) -> None:
 
 
 def explain(evidence: Evidence) -> str:
-    """The evidence in one line of words."""
+    """The evidence in one line: where it stands, the nearest carrier and how many more, the model.
+
+    `“zippered” in title · bag-3 0.58 +4 · model`
+    """
     parts = []
     if evidence.spans:
         span = evidence.spans[0]
-        parts.append(f"“{span.text}” in the {span.field}")
+        parts.append(f"“{span.text}” in {span.field}")
     if evidence.neighbours:
         name, similarity = max(evidence.neighbours, key=lambda each: each[1])
-        more = len(evidence.neighbours) - 1
-        parts.append(f"on {name} ({similarity:.2f})" + (f" and {more} more" if more else ""))
+        more = f" +{len(evidence.neighbours) - 1}" if len(evidence.neighbours) > 1 else ""
+        parts.append(f"{name} {similarity:.2f}{more}")
     if evidence.chosen:
-        parts.append("new, chosen by the model" if evidence.new else "chosen by the model")
-    return "; ".join(parts) or "its name is near the text"
+        parts.append("new, by the model" if evidence.new else "model")
+    return " · ".join(parts) or "its name is near the text"
 
 
 def show_summary(console: Console, summary: RunSummary) -> None:

@@ -102,7 +102,9 @@ class WeightedScorer:
 
 def _score(weights: Weights, candidate: Candidate, proposal: Proposal | None) -> ScoredTag:
     values = signals(candidate, proposal)
-    parts = {n: weights.of[n] * value for n, value in values.items() if weights.of[n] * value}
+    parts = {"bias": weights.bias} | {
+        name: weights.of[name] * value for name, value in values.items() if weights.of[name] * value
+    }
     evidence = Evidence(
         neighbours=candidate.votes,
         spans=candidate.spans or (proposal.spans if proposal else ()),
@@ -112,7 +114,7 @@ def _score(weights: Weights, candidate: Candidate, proposal: Proposal | None) ->
         signals=values,
         contributions=parts,
     )
-    return ScoredTag(candidate.tag, logistic(weights.bias + sum(parts.values())), evidence)
+    return ScoredTag(candidate.tag, logistic(sum(parts.values())), evidence)
 
 
 def logistic(log_odds: float) -> float:

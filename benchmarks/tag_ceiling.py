@@ -1,0 +1,146 @@
+"""`tag` against the same prompts sent straight to the same server, side by side in one run.
+
+    python benchmarks/tag_ceiling.py CATALOGUE -i INDEX [--products 500] [--endpoint URL]
+
+The ceiling is the server's own: every prompt and grammar is ready, and the same client sends them
+from as many threads. `tag` has to retrieve, render, parse, score and journal besides. Each pass
+has a mark of its own at the start of the prompt, so that no pass is served from another's prefix
+cache; within a pass the cache works as usual.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from llmtagger.backends.index_folder import CatalogueIndex, open_index
+from llmtagger.backends.models import resolve_model
+from llmtagger.backends.vllm_client import ServerMetrics, VllmGenerator
+from llmtagger.backends.vllm_process import serving
+from llmtagger.catalog import read_catalog
+from llmtagger.config import Settings
+from llmtagger.datatypes import Completion, Product
+from llmtagger.pipeline import build_tagger, natural_kind
+from llmtagger.runs import Journal
+from llmtagger.stages.parsing import answer_format
+from llmtagger.stages.prompting import TemplateFile, default_template, find_template
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One pass over the products."""
+
+    name: str
+    products: int
+    seconds: float
+    prompt_tokens: int
+    completion_tokens: int
+    hit_rate: float | None
+
+    def row(self) -> str:
+        rate = f"{self.products / self.seconds:.2f} products/s"
+        tokens = f"{(self.prompt_tokens + self.completion_tokens) / self.seconds:.0f} tokens/s"
+        hits = "" if self.hit_rate is None else f", prefix cache {self.hit_rate:.1%}"
+        return f"{self.name}: {self.seconds:.1f} s, {rate}, {tokens}{hits}\n"
+
+
+def marked(template: TemplateFile, mark: str) -> TemplateFile:
+    """The template with a mark at the start of the system prompt."""
+    source = template.source.replace("{% block system %}\n", f"{{% block system %}}\n[{mark}]\n", 1)
+    return replace(template, source=source)
+
+
+def straight(
+    index: CatalogueIndex, template: TemplateFile, products: list[Product], generator: VllmGenerator
+) -> Pass:
+    settings = Settings()
+    tagger = build_tagger(index, template, settings, None)
+    answers = answer_format(template.kind, index.vocabulary, settings.answer)
+    ready = []
+    for product, shortlist, prompt in tagger.prepare(products):
+        constraint = answers.constraint(product, shortlist)
+        if constraint is not None:
+            ready.append((prompt, constraint))
+    before, begun = generator.metrics(), time.monotonic()
+    with ThreadPoolExecutor(generator.concurrency) as pool:
+        completions = list(pool.map(lambda each: generator.complete(*each), ready))
+    return measured("straight", begun, completions, generator, before)
+
+
+def tagged(
+    index: CatalogueIndex, template: TemplateFile, products: list[Product], generator: VllmGenerator
+) -> Pass:
+    tagger = build_tagger(index, template, Settings(), generator)
+    completions = []
+    with tempfile.TemporaryDirectory() as folder, Journal(Path(folder) / "j", {}) as journal:
+        before, begun = generator.metrics(), time.monotonic()
+        for result in tagger.tag(products):
+            journal.record(result)
+            if result.completion:
+                completions.append(result.completion)
+        return measured("tag", begun, completions, generator, before)
+
+
+def measured(
+    name: str,
+    begun: float,
+    completions: list[Completion],
+    generator: VllmGenerator,
+    before: ServerMetrics,
+) -> Pass:
+    seconds = time.monotonic() - begun
+    return Pass(
+        name,
+        len(completions),
+        seconds,
+        sum(c.prompt_tokens for c in completions),
+        sum(c.completion_tokens for c in completions),
+        generator.metrics().hit_rate(since=before),
+    )
+
+
+def compare(
+    index: CatalogueIndex, products: list[Product], generator: VllmGenerator, rounds: int
+) -> None:
+    template = find_template(default_template(natural_kind(index)))
+    straight(index, marked(template, "warm-up"), products[:16], generator)
+    for number in range(rounds):
+        passes = [
+            straight(index, marked(template, f"straight {number}"), products, generator),
+            tagged(index, marked(template, f"pipeline {number}"), products, generator),
+        ]
+        for each in passes:
+            sys.stdout.write(each.row())
+        sys.stdout.write(f"tag / straight: {passes[0].seconds / passes[1].seconds:.3f}\n")
+        sys.stdout.flush()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("catalogue")
+    parser.add_argument("-i", "--index", type=Path, required=True)
+    parser.add_argument("--products", type=int, default=500)
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--endpoint")
+    arguments = parser.parse_args()
+    products = list(read_catalog(arguments.catalogue, rejected=lambda row: None))
+    products = products[: arguments.products]
+    index = open_index(arguments.index)
+    date = time.strftime("%Y-%m-%d")
+    sys.stdout.write(f"{date}, {platform.machine()}, {os.cpu_count()} cores\n")
+    if arguments.endpoint:
+        compare(index, products, VllmGenerator([arguments.endpoint]), arguments.rounds)
+        return
+    with serving(resolve_model("auto"), progress=lambda message, seconds: None) as server:
+        compare(index, products, VllmGenerator([server.url]), arguments.rounds)
+
+
+if __name__ == "__main__":
+    main()
