@@ -39,6 +39,12 @@ llmtagger() {
 """
 
 
+def pages() -> list[Path]:
+    """Every page of the project, from its root."""
+    found = (path.relative_to(ROOT) for path in ROOT.rglob("*.md"))
+    return sorted(p for p in found if not any(part.startswith((".", "out")) for part in p.parts))
+
+
 class DocsError(Exception):
     """A page that cannot be read, or a block of it that fails."""
 

@@ -26,6 +26,8 @@ from llmtagger.stages.scoring import WeightedScorer
 
 _BATCH = 16  # products retrieved at once: few enough that the first prompts leave early
 
+_Numbered = tuple[int, TaggedProduct]
+
 
 class Tagger:
     """Tags products: retrieve, render, generate, parse, score.
@@ -61,19 +63,19 @@ class Tagger:
         """One result a product, in the order of the products."""
         return [tagged for _, tagged in sorted(self._run(products), key=lambda pair: pair[0])]
 
-    def _run(self, products: Iterable[Product]) -> Iterator[tuple[int, TaggedProduct]]:
+    def _run(self, products: Iterable[Product]) -> Iterator[_Numbered]:
         workers = self._generator.concurrency if self._generator else 1
         pool = ThreadPoolExecutor(workers, thread_name_prefix="llmtagger")
-        pending: set[Future[tuple[int, TaggedProduct]]] = set()
+        pending: set[Future[_Numbered]] = set()
         try:
             for number, (product, shortlist) in enumerate(self._retrieve(products)):
                 pending.add(pool.submit(self._tag, number, product, shortlist))
                 if len(pending) >= workers + _BATCH:
                     done, pending = wait(pending, return_when=FIRST_COMPLETED)
-                    yield from (future.result() for future in done)
+                    yield from _results(done)
             while pending:
                 done, pending = wait(pending, return_when=FIRST_COMPLETED)
-                yield from (future.result() for future in done)
+                yield from _results(done)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -82,9 +84,7 @@ class Tagger:
         while batch := list(islice(remaining, _BATCH)):
             yield from zip(batch, self._retriever.retrieve(batch), strict=True)
 
-    def _tag(
-        self, number: int, product: Product, shortlist: Shortlist
-    ) -> tuple[int, TaggedProduct]:
+    def _tag(self, number: int, product: Product, shortlist: Shortlist) -> _Numbered:
         prompt = self._renderer.render(product, shortlist)
         parsed, completion = self._ask(prompt, product, shortlist)
         return number, TaggedProduct(
@@ -109,7 +109,7 @@ class Tagger:
         return self._answers.parse(completion, product, shortlist), completion
 
 
-def _results(done: Iterable[Future[TaggedProduct]]) -> Iterator[TaggedProduct]:
+def _results(done: Iterable[Future[_Numbered]]) -> Iterator[_Numbered]:
     """What is finished; errors are raised last, so that no answer is lost to one."""
     for future in sorted(done, key=lambda future: future.exception() is not None):
         yield future.result()

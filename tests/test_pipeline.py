@@ -1,0 +1,283 @@
+"""The stages together, with a generator whose answers a person can compute."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from llmtagger.backends.fakes import FakeGenerator
+from llmtagger.config import AnswerSettings, Settings
+from llmtagger.datatypes import (
+    Completion,
+    Constraint,
+    Product,
+    Prompt,
+    Reason,
+    Shortlist,
+    Span,
+    TaggedProduct,
+    TagKind,
+)
+from llmtagger.errors import EngineUnreachable, RequestRefused
+from llmtagger.pipeline import Tagger, build_tagger, natural_kind
+from llmtagger.protocols import Generator
+from llmtagger.stages.prompting import find_template
+from llmtagger.vocabulary import Vocabulary
+
+MANY = [Product(str(n), f"Mug number {n}", lang="en") for n in range(60)]
+
+
+def _tagger(
+    catalogue: Any, generator: Generator | None, prompt: str = "tag.v1", **rest: Any
+) -> Tagger:
+    return build_tagger(catalogue, find_template(prompt), Settings(**rest), generator)
+
+
+def _title(prompt: Prompt) -> str:
+    lines = prompt.messages[-1][1].split("\n")
+    return next(line for line in lines if line.startswith(("Title: ", "标题：")))[7:]
+
+
+def _workers() -> list[threading.Thread]:
+    return [t for t in threading.enumerate() if t.name.startswith("llmtagger") and t.is_alive()]
+
+
+@pytest.fixture(autouse=True)
+def no_thread_stays() -> Any:
+    yield
+    deadline = time.monotonic() + 5
+    while _workers() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert _workers() == []
+
+
+def test_closed_tags_end_to_end(catalogue: Any, products: tuple[Product, ...]) -> None:
+    generator = FakeGenerator(lambda prompt, constraint: '["leather wallet", "zippered", "hat"]')
+    (tagged,) = _tagger(catalogue, generator).tag(products[10:11])
+    assert tagged.product is products[10]
+    assert (tagged.problem, tagged.truncated) == (None, ())
+    assert [(r.text, r.reason) for r in tagged.rejected] == [("hat", Reason.NOT_IN_VOCABULARY)]
+    by_name = {item.tag.name: item for item in tagged.scored.items}
+    wallet = by_name["leather wallet"]
+    assert (wallet.evidence.chosen, wallet.evidence.logprob) == (True, pytest.approx(-0.5))
+    assert {name for name, _ in wallet.evidence.neighbours} == {"w1", "w2"}
+    assert wallet.evidence.spans == (Span("title", "leather wallet"),)
+    assert not by_name["Color=Brown"].evidence.chosen
+    ((prompt, constraint),) = generator.asked
+    assert _title(prompt) == "Brown leather wallet, zippered"
+    assert "leather wallet" in constraint.schema["items"]["enum"]
+    assert tagged.completion is not None
+    assert tagged.completion.model == "fake"
+
+
+def test_spans_end_to_end(catalogue: Any, products: tuple[Product, ...]) -> None:
+    answer = '{"Color": ["brown"], "Material": ["suede", "zippered"]}'
+    (tagged,) = _tagger(catalogue, FakeGenerator(lambda *_: answer), "span.v1").tag(products[10:11])
+    chosen = {i.tag.name: i.evidence for i in tagged.scored.items if i.evidence.chosen}
+    assert set(chosen) == {"Color=Brown", "Material=zippered"}
+    assert chosen["Material=zippered"].spans == (Span("title", "zippered"),)
+    assert [(r.text, r.reason) for r in tagged.rejected] == [("Material=suede", Reason.NOT_IN_TEXT)]
+
+
+def test_free_tags_end_to_end(catalogue: Any, products: tuple[Product, ...]) -> None:
+    generator = FakeGenerator(lambda *_: '["蓝牙耳机", "头戴式"]')
+    (tagged,) = _tagger(catalogue, generator, "free.v1").tag(products[11:12])
+    chosen = {i.tag.name: i.evidence for i in tagged.scored.items if i.evidence.chosen}
+    assert {name: evidence.new for name, evidence in chosen.items()} == {
+        "无线耳机": False,
+        "头戴式": True,
+    }
+    assert "头戴式" not in [item.tag.name for item in tagged.scored.at(0.0)]
+    assert "头戴式" in [item.tag.name for item in tagged.scored.below(0.5, 0.5)]
+
+
+def test_without_a_generator_the_catalogue_decides(
+    catalogue: Any, products: tuple[Product, ...]
+) -> None:
+    (tagged,) = _tagger(catalogue, None).tag(products[10:11])
+    assert tagged.completion is None
+    assert tagged.scored.items
+    assert not any(item.evidence.chosen for item in tagged.scored.items)
+
+
+def test_nothing_is_asked_where_nothing_can_be_said(make_catalogue: Callable[..., Any]) -> None:
+    generator = FakeGenerator()
+    empty = make_catalogue([], Vocabulary([]))
+    (tagged,) = _tagger(empty, generator).tag(MANY[:1])
+    assert (generator.asked, tagged.problem, tagged.scored.items) == ([], None, ())
+
+
+def test_a_bad_answer_is_a_problem_of_one_product(catalogue: Any) -> None:
+    generator = FakeGenerator(lambda p, _: "no list" if _title(p).endswith(" 3") else "[]")
+    results = _tagger(catalogue, generator).tag_all(MANY[:6])
+    assert [tagged.problem and tagged.problem.code for tagged in results] == [
+        None, None, None, "answer_unreadable", None, None
+    ]  # fmt: skip
+    assert results[3].scored.items  # the catalogue's candidates, for review
+
+
+def test_a_refused_request_is_a_problem_of_one_product(catalogue: Any) -> None:
+    def answer(prompt: Prompt, constraint: Constraint) -> str:
+        if _title(prompt).endswith(" 3"):
+            raise RequestRefused("the prompt is too long", hint="shorten it")
+        return "[]"
+
+    results = _tagger(catalogue, FakeGenerator(answer)).tag_all(MANY[:6])
+    problem = results[3].problem
+    assert problem is not None
+    assert (problem.code, problem.message) == ("request_refused", "the prompt is too long")
+    assert [tagged.problem is None for tagged in results].count(True) == 5
+
+
+def test_an_unreachable_server_ends_the_run_after_what_is_done(catalogue: Any) -> None:
+    answered = threading.Event()
+
+    def answer(prompt: Prompt, constraint: Constraint) -> str:
+        if _title(prompt).endswith(" 5"):
+            answered.wait(5)
+            raise EngineUnreachable("no answer", hint="start it")
+        if _title(prompt).endswith(" 4"):
+            answered.set()
+        return "[]"
+
+    done: list[TaggedProduct] = []
+    with pytest.raises(EngineUnreachable):
+        done.extend(_tagger(catalogue, FakeGenerator(answer, concurrency=1)).tag(MANY[:6]))
+    # one worker answers in order, so all before the failing one are finished
+    got: list[str] = []
+    with pytest.raises(EngineUnreachable):
+        for tagged in _tagger(catalogue, FakeGenerator(answer, concurrency=1)).tag(MANY[:6]):
+            got.append(tagged.product.id)
+    assert sorted(got) == ["0", "1", "2", "3", "4"]
+
+
+class Gauge:
+    """Counts how many answers are asked for at once; slower ones come back later."""
+
+    model = "gauge"
+
+    def __init__(self, concurrency: int) -> None:
+        self.concurrency = concurrency
+        self.now = self.most = self.total = 0
+        self._lock = threading.Lock()
+
+    def complete(self, prompt: Prompt, constraint: Constraint) -> Completion:
+        with self._lock:
+            self.now += 1
+            self.total += 1
+            self.most = max(self.most, self.now)
+            turn = self.total
+        time.sleep(0.03 if turn % 4 == 0 else 0.01)
+        with self._lock:
+            self.now -= 1
+        return Completion("[]", "stop", self.model)
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_as_many_requests_are_in_flight_as_the_generator_takes(
+    catalogue: Any, concurrency: int
+) -> None:
+    gauge = Gauge(concurrency)
+    assert len(list(_tagger(catalogue, gauge).tag(MANY[:24]))) == 24
+    assert (gauge.most, gauge.total) == (concurrency, 24)
+
+
+@pytest.mark.parametrize("count", [0, 1, 16, 17, 60])
+def test_results_of_tag_all_are_in_the_order_of_the_products(catalogue: Any, count: int) -> None:
+    results = _tagger(catalogue, Gauge(8)).tag_all(MANY[:count])
+    assert [tagged.product for tagged in results] == MANY[:count]
+
+
+def test_a_product_that_occurs_twice_is_tagged_twice(catalogue: Any) -> None:
+    twice = [MANY[0], MANY[1], MANY[0]]
+    results = _tagger(catalogue, FakeGenerator()).tag_all(twice)
+    assert [tagged.product.id for tagged in results] == ["0", "1", "0"]
+
+
+def test_an_endless_input_is_not_read_ahead(catalogue: Any) -> None:
+    read = 0
+
+    def endless() -> Any:
+        nonlocal read
+        while True:
+            read += 1
+            yield Product(str(read), "Mug", lang="en")
+
+    results = _tagger(catalogue, FakeGenerator()).tag(endless())
+    assert [next(results).product.title for _ in range(5)] == ["Mug"] * 5
+    results.close()  # type: ignore[attr-defined]
+    assert read <= 48
+
+
+def test_closing_early_asks_no_more(catalogue: Any) -> None:
+    gauge = Gauge(2)
+    results = _tagger(catalogue, gauge).tag(MANY)
+    next(results)
+    results.close()  # type: ignore[attr-defined]
+    time.sleep(0.1)
+    asked = gauge.total
+    time.sleep(0.2)
+    assert gauge.total == asked < len(MANY)
+    assert gauge.now == 0
+
+
+def test_prepare_asks_no_model(catalogue: Any, products: tuple[Product, ...]) -> None:
+    generator = FakeGenerator()
+    prepared = list(_tagger(catalogue, generator).prepare(products))
+    assert [product for product, _, _ in prepared] == list(products)
+    assert generator.asked == []
+    tagged = _tagger(catalogue, generator).tag_all(products)
+    assert len(tagged) == len(products)
+    assert {prompt for prompt, _ in generator.asked} == {prompt for _, _, prompt in prepared}
+
+
+def test_siblings_are_left_out_when_asked(catalogue: Any, products: tuple[Product, ...]) -> None:
+    def neighbours(leave_out: bool) -> set[str]:
+        tagger = build_tagger(
+            catalogue, find_template("tag.v1"), Settings(), None, leave_out_siblings=leave_out
+        )
+        ((_, shortlist, _),) = tagger.prepare(products[:1])
+        return {neighbour.product.id for neighbour in shortlist.neighbours}
+
+    assert neighbours(False) - neighbours(True) == {"w2"}
+    assert "w1" not in neighbours(False)
+
+
+def test_settings_reach_every_stage(catalogue: Any) -> None:
+    generator = FakeGenerator(
+        lambda _, constraint: json.dumps(constraint.schema["items"]["enum"], ensure_ascii=False)
+    )
+    tagger = _tagger(catalogue, generator, answer=AnswerSettings(max_tags=2))
+    (tagged,) = tagger.tag(MANY[:1])
+    ((prompt, constraint),) = generator.asked
+    assert constraint.schema["maxItems"] == 2
+    assert "Choose at most 2 tags" in prompt.messages[0][1]
+    assert sum(item.evidence.chosen for item in tagged.scored.items) == 2
+    assert {r.reason for r in tagged.rejected} == {Reason.TOO_MANY}
+
+
+def test_cut_texts_are_told_of(catalogue: Any) -> None:
+    product = Product("1", "Mug", description="long " * 5000, lang="en")
+    (tagged,) = _tagger(catalogue, FakeGenerator()).tag([product])
+    assert tagged.truncated == ("description",)
+    assert tagged.product is product
+
+
+def test_a_retriever_that_fails_is_an_error(catalogue: Any) -> None:
+    class Broken:
+        def retrieve(self, products: Sequence[Product]) -> list[Shortlist]:
+            raise ValueError("broken")
+
+    tagger = _tagger(catalogue, FakeGenerator())
+    tagger._retriever = Broken()
+    with pytest.raises(ValueError, match="broken"):
+        list(tagger.tag(MANY[:3]))
+
+
+def test_the_kind_of_an_index_is_that_of_most_tags(catalogue: Any) -> None:
+    assert natural_kind(catalogue) is TagKind.CLOSED
