@@ -37,6 +37,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--update-golden", action="store_true", help="write tests/golden/ anew; read the diff"
     )
+    parser.addoption("--model", help="a stronger model's folder, for tests/model/")
 
 
 @pytest.fixture(autouse=True)

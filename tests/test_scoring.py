@@ -43,7 +43,7 @@ def _shortlist(*candidates: Candidate, labelled: int = 9) -> Shortlist:
 
 
 @given(CANDIDATES, st.none() | st.floats(-20, 0), st.booleans(), st.integers(0, 2))
-def test_the_contributions_and_the_bias_are_the_log_odds(
+def test_the_contributions_sum_to_the_log_odds(
     candidate: Candidate, logprob: float | None, chosen: bool, labelled: int
 ) -> None:
     weights = WARM if labelled else COLD
@@ -52,7 +52,8 @@ def test_the_contributions_and_the_bias_are_the_log_odds(
     (item,) = WeightedScorer().score(PRODUCT, shortlist, parsed).items
     log_odds = math.log(item.score / (1 - item.score))
     parts = item.evidence.contributions
-    assert log_odds == pytest.approx(weights.bias + sum(parts.values()), abs=1e-9)
+    assert log_odds == pytest.approx(sum(parts.values()), abs=1e-9)
+    assert parts["bias"] == weights.bias
     for name, value in item.evidence.signals.items():
         assert parts.get(name, 0.0) == pytest.approx(weights.of[name] * value)
 
@@ -108,7 +109,7 @@ def test_the_weights_decide(labelled: int, score: float) -> None:
     shortlist = _shortlist(Candidate(Tag("a", "a"), vote=0.5), labelled=labelled)
     (item,) = scorer.score(PRODUCT, shortlist, ParsedTags()).items
     assert item.score == pytest.approx(score)
-    assert set(item.evidence.contributions) == {"vote"}
+    assert set(item.evidence.contributions) == {"bias", "vote"}
 
 
 def test_a_proposal_outside_the_shortlist_is_scored_too() -> None:

@@ -162,6 +162,8 @@ def parent(stand_in: Path, pids: Path) -> Iterator[tuple[subprocess.Popen[str], 
     process.kill()
     process.wait()
     process.stdout.close()
+    assert vllm_process.status() == []  # sweeps up after a killed supervisor
+    assert not Path(line[2]).exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
@@ -291,7 +293,7 @@ def test_a_server_that_dies_at_once_is_explained(monkeypatch: pytest.MonkeyPatch
 def test_too_little_memory_is_said_before_starting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware, "available_memory", lambda: 3 << 30)
     plan = Plan((), {}, weights=8 << 30, kv_cache=2)
-    with pytest.raises(EngineStartError, match=r"3.0 GiB are free, and it takes 11.5 GiB"):
+    with pytest.raises(EngineStartError, match=r"3.0 GiB are free, and it takes 12.0 GiB"):
         check_memory(plan, MODEL)
     check_memory(Plan((), {}, weights=0, kv_cache=1), MODEL)
 
@@ -342,6 +344,8 @@ def test_the_number_format_fits_the_cpu(
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     monkeypatch.setattr(hardware, "has_cuda", lambda: False)
     monkeypatch.setattr(hardware, "cpu_flags", lambda: frozenset(flags))
+    monkeypatch.setattr(hardware, "available_memory", lambda: 64 << 30)
+    monkeypatch.setattr(hardware, "usable_cores", lambda: [2, 3])
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
     plan = plan_server(big_model, 8123, Path("/scratch"))
     command = list(plan.command)
@@ -351,8 +355,39 @@ def test_the_number_format_fits_the_cpu(
     assert "--trust-remote-code" not in command
     assert (plan.weights, plan.kv_cache) == (weights, cache)
     assert plan.environment["VLLM_CPU_KVCACHE_SPACE"] == str(cache)
+    assert plan.environment["VLLM_CPU_OMP_THREADS_BIND"] == "2,3"
     assert plan.environment["HF_HUB_OFFLINE"] == "1"
     assert plan.environment["TMPDIR"] == "/scratch"
+
+
+def test_where_memory_is_short_the_cache_shrinks_to_one_prompt(
+    big_model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(hardware, "has_cuda", lambda: False)
+    config = json.loads((Path(big_model.source) / "config.json").read_text())
+    small = {**config, "num_hidden_layers": 4}
+    (Path(big_model.source) / "config.json").write_text(json.dumps(small))
+    monkeypatch.setattr(hardware, "available_memory", lambda: 7 << 29)
+    assert plan_server(big_model, 8123, Path("/scratch")).kv_cache == 1
+
+
+def test_a_large_machine_keeps_the_threads_that_vllm_chooses(
+    big_model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(hardware, "has_cuda", lambda: False)
+    monkeypatch.setattr(hardware, "usable_cores", lambda: list(range(64)))
+    plan = plan_server(big_model, 8123, Path("/scratch"))
+    assert "VLLM_CPU_OMP_THREADS_BIND" not in plan.environment
+
+
+def test_our_key_guards_our_server(big_model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setenv("VLLM_API_KEY", "unknown to the client")
+    assert "VLLM_API_KEY" not in plan_server(big_model, 1, Path("/scratch")).environment
+    monkeypatch.setenv("LLMTAGGER_API_KEY", "ours")
+    assert plan_server(big_model, 1, Path("/scratch")).environment["VLLM_API_KEY"] == "ours"
 
 
 def test_on_cuda_nothing_is_tuned_for_a_cpu(

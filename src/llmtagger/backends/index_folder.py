@@ -15,7 +15,7 @@ from llmtagger.backends.lexical import LexicalIndex
 from llmtagger.backends.manifest import Manifest, check_files, read_manifest
 from llmtagger.backends.product_table import ProductTable
 from llmtagger.backends.snapshots import current_snapshot
-from llmtagger.backends.vectors import FaissIndex, exact_index
+from llmtagger.backends.vectors import ExactIndex, FaissIndex, exact_index
 from llmtagger.datatypes import Product
 from llmtagger.errors import IndexDamaged, IndexMismatch, VocabularyError
 from llmtagger.protocols import Encoder, Mask, TextIndex, VectorIndex, Vectors
@@ -44,7 +44,7 @@ class CatalogueIndex:
         self.tag_matrix = open_array(
             folder / "tag_vectors.npy", np.float32, (manifest.tags, manifest.dimension)
         )
-        self.tag_vectors: VectorIndex = exact_index(self.tag_matrix)
+        self.tag_vectors: VectorIndex = ExactIndex(self.tag_matrix)  # no copy: opens at once
         self.tag_texts: TextIndex = LexicalIndex.load(folder / "tag_words", count=manifest.tags)
         self.product_texts: TextIndex = LexicalIndex.load(
             folder / "product_words", count=manifest.rows

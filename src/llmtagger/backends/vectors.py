@@ -16,8 +16,8 @@ from llmtagger.protocols import Hits, Mask, VectorIndex, Vectors
 Kind = Literal["flat", "hnsw"]
 
 FLAT_LIMIT = 50_000  # vectors; searched exactly up to here, by graph above
-_LINKS = 32  # HNSW's M
-_EF_BUILD = 128
+_LINKS = 24  # HNSW's M
+_EF_BUILD = 80
 _EF_SEARCH = 128  # recall@10 of .98 and more at 1,000,000 x 384; see benchmarks/README.md
 _EF_MOST = 4096
 _SCAN_LIMIT = 50_000  # allowed vectors up to which scanning them beats walking the graph

