@@ -25,6 +25,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 RUN = ("console", "python")
+NEW = 8  # products in new.csv: enough to show, and soon tagged
 TIMEOUT = 900  # s for the blocks of one language in a row; a model on two cores takes its time
 
 # Makes `llmtagger tag` ask the server that is already up.
@@ -110,15 +111,16 @@ def python_script(blocks: Iterable[Block]) -> str:
 def prepare(folder: Path) -> None:
     """What pages take for granted: the examples, as JSONL and as your own CSV, and a `.venv`."""
     shutil.copytree(ROOT / "examples", folder / "examples")
-    for name in ("catalogue", "new"):
-        _write_csv(folder / "examples" / f"{name}.jsonl", folder / f"{name}.csv")
+    for name, most in (("catalogue", None), ("new", NEW)):
+        _write_csv(folder / "examples" / f"{name}.jsonl", folder / f"{name}.csv", most)
     activate = folder / ".venv" / "bin" / "activate"
     activate.parent.mkdir(parents=True)
     activate.touch()
 
 
-def _write_csv(source: Path, target: Path) -> None:
-    records = [json.loads(line) for line in source.read_text(encoding="utf-8").splitlines()]
+def _write_csv(source: Path, target: Path, most: int | None) -> None:
+    lines = source.read_text(encoding="utf-8").splitlines()[:most]
+    records = [json.loads(line) for line in lines]
     names = ("id", "title", "description", "brand", "category", "tags")
     with target.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
