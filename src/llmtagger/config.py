@@ -24,6 +24,7 @@ class RetrievalSettings(_Section):
     candidates: int = Field(48, ge=1, le=1000, description="tags that are scored")
     offered: int = Field(24, ge=1, le=500, description="tags that the model may choose from")
     text_limit: int = Field(2000, ge=50, description="characters of a product that are compared")
+    keys: int = Field(24, ge=1, le=200, description="keys that a span answer may use")
     near_duplicate: float = Field(
         0.985, gt=0, le=1, description="similarity from which a product counts as the same one"
     )
@@ -35,7 +36,6 @@ class PromptSettings(_Section):
     examples: int = Field(3, ge=0, le=50, description="similar products that are shown")
     description_tokens: int = Field(160, ge=0, description="most tokens of a description")
     example_tokens: int = Field(40, ge=0, description="most tokens of an example's text")
-    keys: int = Field(24, ge=1, le=200, description="most keys that a span prompt names")
 
 
 class AnswerSettings(_Section):

@@ -144,7 +144,7 @@ class PromptRenderer:
             "product": shown,
             "examples": examples,
             "candidates": list(offered_labels(product, shortlist)),
-            "keys": [neutralise(key) for key in shortlist.keys[: settings.keys]],
+            "keys": [neutralise(key) for key in shortlist.keys],
             "max_tags": self._max_tags,
         }
         return values, tuple(truncated)
@@ -155,7 +155,7 @@ class PromptRenderer:
         return {
             "title": cut(neutralise(product.title), room)[0],
             "tags": tags[:_SHOWN_TAGS],
-            "values": grouped(tags, shortlist.keys[: self._settings.keys]),
+            "values": grouped(tags, shortlist.keys),
         }
 
 

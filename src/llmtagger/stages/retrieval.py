@@ -219,9 +219,20 @@ class CatalogueRetriever:
             ),
             candidates=tuple(candidates[: self._settings.candidates]),
             offered=self._settings.offered,
-            keys=self._catalogue.vocabulary.keys,
+            keys=self._keys(found),
             labelled=self._labelled,
         )
+
+    def _keys(self, found: _Found) -> tuple[str, ...]:
+        """The keys of the neighbours' tags, most votes first, then the vocabulary's own order."""
+        tags = self._catalogue.vocabulary.tags
+        votes: dict[str, float] = defaultdict(float)
+        for position, vote in found.vote.items():
+            if key := tags[position].key:
+                votes[key] += vote
+        ranked = sorted(votes, key=lambda key: -votes[key])
+        keys = dict.fromkeys((*ranked, *self._catalogue.vocabulary.keys))
+        return tuple(keys)[: self._settings.keys]
 
     def _candidate(self, tag: int, similarity: float, found: _Found) -> Candidate:
         return Candidate(
