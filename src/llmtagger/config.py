@@ -42,7 +42,7 @@ class AnswerSettings(_Section):
     """What an answer may hold."""
 
     max_tags: int = Field(10, ge=1, le=200)
-    max_tokens: int = Field(160, ge=8, le=4096)
+    max_tokens: int = Field(256, ge=8, le=4096)
 
 
 class ScoringSettings(_Section):
