@@ -26,7 +26,9 @@ def draw(output: str, catalogue: str, picture: str, ids: list[str]) -> None:
     with closing(sqlite3.connect(f"{output}.journal")) as connection:
         basis = dict(connection.execute("SELECT key, value FROM meta WHERE key != 'run_id'"))
     products = {p.id: p for p in read_catalog(catalogue, rejected=lambda row: None)}
-    console = Console(record=True, width=92, file=io.StringIO(), force_terminal=True)
+    console = Console(
+        record=True, width=100, file=io.StringIO(), force_terminal=True, highlight=False
+    )
     console.print(f"[bold]$[/] llmtagger tag {catalogue} -i indexes/examples -o {output}")
     with Journal(Path(f"{output}.journal"), basis) as journal:
         results = list(journal.results([products[name] for name in ids]))
