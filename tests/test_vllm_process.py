@@ -293,7 +293,7 @@ def test_a_server_that_dies_at_once_is_explained(monkeypatch: pytest.MonkeyPatch
 def test_too_little_memory_is_said_before_starting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware, "available_memory", lambda: 3 << 30)
     plan = Plan((), {}, weights=8 << 30, kv_cache=2)
-    with pytest.raises(EngineStartError, match=r"3.0 GiB are free, and it takes 12.0 GiB"):
+    with pytest.raises(EngineStartError, match=r"3.0 GiB are free, and it takes 15.0 GiB"):
         check_memory(plan, MODEL)
     check_memory(Plan((), {}, weights=0, kv_cache=1), MODEL)
 

@@ -37,4 +37,4 @@ def draw(output: str, catalogue: str, picture: str, ids: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    draw(*sys.argv[1:4], sys.argv[4:])
+    draw(sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[4:])

@@ -38,7 +38,9 @@ def tagged(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     if not model:
         pytest.skip("needs --model FOLDER")
     folder = tmp_path_factory.mktemp("free")
-    products = read_catalog(EXAMPLES / "catalogue.jsonl", rejected=pytest.fail)
+    products = read_catalog(
+        EXAMPLES / "catalogue.jsonl", rejected=lambda row: pytest.fail(row.reason)
+    )
     vocabulary = read_vocabulary(EXAMPLES / "vocabulary.jsonl")
     build(products, folder / "index", load_encoder("multilingual"), vocabulary=vocabulary)
     lines = (EXAMPLES / "new.jsonl").read_text(encoding="utf-8").splitlines()

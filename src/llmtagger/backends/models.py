@@ -71,7 +71,9 @@ def weight_files(folder: Path) -> list[Path]:
 
 def _embedded() -> Model:
     folder = embedded_model.ensure()
-    return Model(embedded_model.NAME, str(folder), folder, f"gguf:{embedded_model.GGUF_SHA256[:16]}")
+    return Model(
+        embedded_model.NAME, str(folder), folder, f"gguf:{embedded_model.GGUF_SHA256[:16]}"
+    )
 
 
 def _from_folder(folder: Path) -> Model:

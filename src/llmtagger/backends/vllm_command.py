@@ -18,7 +18,8 @@ from llmtagger.errors import EngineStartError
 
 MAX_LENGTH = 8192  # tokens; a prompt of ours is far shorter, and the cache must hold one whole
 KV_CACHE = 2  # GiB on a CPU, where the model does not ask for more
-LIBRARIES = 2.0  # GiB that vLLM's processes take before any weights
+LIBRARIES = 1.8  # GiB that vLLM's processes take before any weights
+PACKING = 1.4  # times the weights: vLLM keeps copies of matrices in an order that suits the CPU
 FEW_CORES = 4  # up to here vLLM's habit of leaving a core free costs too much
 GIB = 1 << 30
 GRAMMAR = {"backend": "xgrammar", "disable_any_whitespace": True}
@@ -35,7 +36,7 @@ class Plan:
 
     def needed(self) -> int:
         """Bytes of memory that the server takes on a CPU."""
-        return self.weights + int((self.kv_cache + LIBRARIES) * GIB)
+        return _total(self.weights, self.kv_cache)
 
 
 def plan_server(model: Model, port: int, scratch: Path) -> Plan:
@@ -70,8 +71,8 @@ def check_memory(plan: Plan, model: Model) -> None:
         return
     raise EngineStartError(
         f"Too little memory for {model.name}: {free / GIB:.1f} GiB are free, and it takes"
-        f" {plan.needed() / GIB:.1f} GiB ({plan.weights / GIB:.1f} of it for weights,"
-        f" {plan.kv_cache} for the cache).",
+        f" {plan.needed() / GIB:.1f} GiB ({plan.weights * PACKING / GIB:.1f} of it for"
+        f" weights, {plan.kv_cache} for the cache).",
         hint="End other programs, or choose a smaller model with --model (smollm2-135m is the"
         " smallest), or use a server elsewhere with --endpoint.",
     )
@@ -110,8 +111,11 @@ def _cpu_environment(kv_cache: int) -> dict[str, str]:
 def _choose_cache(weights: int, least: int) -> int:
     """GiB: our default where there is room for it, else as little as one long prompt takes."""
     usual = max(KV_CACHE, least)
-    fits = weights + (usual + LIBRARIES) * GIB <= hardware.available_memory()
-    return usual if fits else least
+    return usual if _total(weights, usual) <= hardware.available_memory() else least
+
+
+def _total(weights: int, kv_cache: int) -> int:
+    return int(weights * PACKING + (kv_cache + LIBRARIES) * GIB)
 
 
 def _read_config(model: Model) -> dict[str, Any]:
