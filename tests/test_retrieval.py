@@ -302,3 +302,13 @@ def test_any_title_finds_something_or_nothing(
     shortlist = _retrieve(catalogue, Product("9", title), strict=True)
     assert len(shortlist.neighbours) == 10
     assert all(not c.tag.retired for c in shortlist.candidates)
+
+
+def test_keys_of_similar_products_come_first_and_are_bounded(make_catalogue: MakeCatalogue) -> None:
+    vocabulary = Vocabulary(Tag(name, name, key=name[0]) for name in ("a=0", "a=1", "b=0", "c=0"))
+    assert vocabulary.keys == ("a", "b", "c")
+    products = [_product("near", "c=0"), _product("far", "b=0")]
+    catalogue = make_catalogue(products, vocabulary, encoder=TableEncoder(query=0, near=0, far=60))
+    shortlist = _retrieve(catalogue, _product("query"))
+    assert shortlist.keys == ("c", "b", "a")
+    assert _retrieve(catalogue, _product("query"), keys=2).keys == ("c", "b")

@@ -62,6 +62,13 @@ def refuse(code: int, message: str) -> Callable[[dict[str, Any]], Answer]:
     return lambda body: (code, {"error": {"message": message, "code": code}})
 
 
+class QuietServer(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that has hung up is part of these tests."""
+
+
 class FakeServer:
     """A server whose answers are a function; it can be taken down and brought up at its port."""
 
@@ -78,8 +85,7 @@ class FakeServer:
         return f"http://127.0.0.1:{self.port}"
 
     def up(self) -> None:
-        self._http = ThreadingHTTPServer(("127.0.0.1", self.port), self._handler())
-        self._http.daemon_threads = True
+        self._http = QuietServer(("127.0.0.1", self.port), self._handler())
         self.port = self._http.server_address[1]
         threading.Thread(target=self._http.serve_forever, args=(0.01,), daemon=True).start()
 
