@@ -162,8 +162,8 @@ def parent(stand_in: Path, pids: Path) -> Iterator[tuple[subprocess.Popen[str], 
     process.kill()
     process.wait()
     process.stdout.close()
-    assert vllm_process.status() == []  # sweeps up after a killed supervisor
-    assert not Path(line[2]).exists()
+    wait_for(lambda: vllm_process.status() == [])  # sweeps up after a killed supervisor
+    wait_for(lambda: not Path(line[2]).exists())
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])

@@ -6,6 +6,7 @@ import json
 import random
 import re
 import secrets
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -61,6 +62,7 @@ class VllmGenerator:
         timeout: float = 300,
         patience: float = 60,
     ) -> None:
+        self._closed = threading.Event()
         self._replicas = Replicas(endpoints, timeout)
         self._patience = patience
         self._concurrency = concurrency
@@ -104,7 +106,8 @@ class VllmGenerator:
         )
 
     def close(self) -> None:
-        """Closes the connections."""
+        """Closes the connections; requests that are under way fail instead of being repeated."""
+        self._closed.set()
         self._replicas.close()
 
     def _ask_model(self) -> str:
@@ -161,7 +164,8 @@ class VllmGenerator:
                         busy += failure.busy
             now = time.monotonic()
             began = began or now
-            if now - began >= patience and not self._replicas.is_any_busy():
+            out_of_time = now - began >= patience and not self._replicas.is_any_busy()
+            if out_of_time or self._closed.is_set():
                 raise self._unreachable(last, only) from last
             if replica is None:
                 time.sleep(WAIT)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+from types import FrameType
 
 import typer
 
@@ -43,18 +45,22 @@ def _root(
 
 def main() -> None:
     """Run the command line. Exit codes: 0 done, 1 failed, 2 usage, 3 rejected rows, 130 Ctrl-C."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     try:
         app()
     except LlmtaggerError as error:
-        stderr().print(
-            f"[bold red]Error:[/] {_plain(error.message)}\n[dim]→[/] {_plain(error.hint)}"
-        )
+        stderr().print(f"[bold red]Error:[/] {_plain(error.message)}")
+        stderr().print(f"[dim]→[/] {_plain(error.hint)}")
         raise SystemExit(1) from None
-    except KeyboardInterrupt:
-        stderr().print("Interrupted.")
-        raise SystemExit(130) from None
     except BrokenPipeError:
         raise SystemExit(1) from None
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Leave in order: what is done is journalled, what was started is stopped."""
+    sys.stderr.write("\nInterrupted; the same command goes on where it stopped.\n")
+    raise SystemExit(128 + number)
 
 
 def _plain(text: str) -> str:
