@@ -60,7 +60,8 @@ def test_the_model_finds_most_expected_tags(tagged: Path, name: str) -> None:
     """Literally or by alias, among what the model itself proposed."""
     vocabulary = read_vocabulary(EXAMPLES / "vocabulary.jsonl")
     records = [json.loads(line) for line in tagged.read_text(encoding="utf-8").splitlines()]
-    gold = [json.loads(line) for line in (EXAMPLES / "new_gold.jsonl").open(encoding="utf-8")]
+    gold_lines = (EXAMPLES / "new_gold.jsonl").read_text(encoding="utf-8").splitlines()
+    gold = [json.loads(line) for line in gold_lines]
     record = next(each for each in records if each["id"] == name)
     expected = next(each["tags"] for each in gold if each["id"] == name)
     said = [t["tag"] for t in record["tags"] + record["review"] if t["evidence"]["model"]["chosen"]]
