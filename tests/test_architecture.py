@@ -36,6 +36,7 @@ LAYERS: dict[str, set[str]] = {
     "langchain": GROUND | BASE | {"stages", "pipeline", "backends"},
     "evaluation": GROUND | BASE | {"stages", "pipeline", "tagging"},
     "cli": GROUND | BASE | {"stages", "pipeline", "tagging", "evaluation"},
+    "__main__": {"cli"},
 }
 LAZILY = {layer: {"backends"} for layer in ("pipeline", "tagging", "evaluation", "cli")}
 HEAVY = {

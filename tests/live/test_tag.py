@@ -60,11 +60,15 @@ class Command:
 
     def records(self) -> list[dict[str, Any]]:
         """What it wrote."""
-        return [json.loads(line) for line in self.output.open(encoding="utf-8")]
+        return _rows(self.output)
 
     def ids(self) -> list[str]:
         """The ids of the input, in order."""
-        return [json.loads(line)["id"] for line in self.input.open(encoding="utf-8")]
+        return [row["id"] for row in _rows(self.input)]
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 @pytest.fixture
@@ -103,8 +107,8 @@ def test_a_bad_row_is_rejected_and_the_rest_goes_on(command: Command) -> None:
     done = command.run()
     assert done.returncode == 3, done.stderr
     assert [record["id"] for record in command.records()] == good
-    rejects = Path(f"{command.output}.rejects.jsonl").read_text(encoding="utf-8")
-    assert [json.loads(line)["line"] for line in rejects.splitlines()] == [7]
+    rejects = _rows(Path(f"{command.output}.rejects.jsonl"))
+    assert [row["line"] for row in rejects] == [7]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "killed"])
@@ -114,10 +118,12 @@ def test_an_interrupted_run_goes_on_with_nothing_lost_or_doubled(
     command = Command(tmp_path, index, server, 24)
     settings = tmp_path / "few.toml"
     settings.write_text("[engine]\nconcurrency = 2\n", encoding="utf-8")
-    process = subprocess.Popen(command.line("--config", str(settings)), stderr=subprocess.PIPE)
-    _wait_for_results(Path(f"{command.output}.journal"))
-    process.send_signal(number)
-    process.communicate(timeout=60)
+    with subprocess.Popen(
+        command.line("--config", str(settings)), stderr=subprocess.PIPE
+    ) as process:
+        _wait_for_results(Path(f"{command.output}.journal"))
+        process.send_signal(number)
+        process.communicate(timeout=60)
     assert process.returncode == (130 if number is signal.SIGINT else -signal.SIGKILL)
     assert not command.output.exists()
     done = command.run("--json", "--config", str(settings))
