@@ -22,7 +22,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 from sklearn.linear_model import LogisticRegression
 
-from llmtagger.backends import linear
+from llmtagger import linear
 from llmtagger.backends.encoders import choose_encoder, load_encoder
 from llmtagger.backends.lexical import LexicalIndex
 from llmtagger.backends.vectors import ExactIndex

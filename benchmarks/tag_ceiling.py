@@ -27,7 +27,7 @@ from llmtagger.backends.vllm_process import serving
 from llmtagger.catalog import read_catalog
 from llmtagger.config import Settings
 from llmtagger.datatypes import Completion, Product
-from llmtagger.pipeline import build_tagger, natural_kind
+from llmtagger.pipeline import build_tagger
 from llmtagger.runs import Journal
 from llmtagger.stages.parsing import answer_format
 from llmtagger.stages.prompting import TemplateFile, default_template, find_template
@@ -109,7 +109,7 @@ def measured(
 def compare(
     index: CatalogueIndex, products: list[Product], generator: VllmGenerator, rounds: int
 ) -> None:
-    template = find_template(default_template(natural_kind(index)))
+    template = find_template(default_template(index.vocabulary.kind))
     straight(index, marked(template, "warm-up"), products[:16], generator)
     for number in range(rounds):
         passes = [

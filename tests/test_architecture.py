@@ -24,7 +24,7 @@ SOURCE = ROOT / "src" / "llmtagger"
 FILES = sorted(SOURCE.rglob("*.py"))
 
 GROUND = {"__init__", "datatypes", "errors", "normalise", "wording"}
-BASE = {"protocols", "config", "vocabulary", "catalog", "output", "runs"}
+BASE = {"protocols", "config", "vocabulary", "catalog", "linear", "output", "runs"}
 # What each layer may import besides itself; `lazily`, inside functions and for types only.
 LAYERS: dict[str, set[str]] = {
     **dict.fromkeys(GROUND, GROUND),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 
-from llmtagger.backends import linear
+from llmtagger import linear
 from llmtagger.backends.vectors import unit
 from llmtagger.protocols import Vectors
 

@@ -23,7 +23,7 @@ from llmtagger.datatypes import (
     TagKind,
 )
 from llmtagger.errors import EngineUnreachable, RequestRefused
-from llmtagger.pipeline import Tagger, build_tagger, natural_kind
+from llmtagger.pipeline import Tagger, build_tagger
 from llmtagger.protocols import Generator
 from llmtagger.stages.prompting import find_template
 from llmtagger.vocabulary import Vocabulary
@@ -270,4 +270,4 @@ def test_cut_texts_are_told_of(catalogue: Any) -> None:
 
 
 def test_the_kind_of_an_index_is_that_of_most_tags(catalogue: Any) -> None:
-    assert natural_kind(catalogue) is TagKind.CLOSED
+    assert catalogue.vocabulary.kind is TagKind.CLOSED

@@ -15,7 +15,6 @@ from llmtagger.datatypes import (
     Prompt,
     Shortlist,
     TaggedProduct,
-    TagKind,
 )
 from llmtagger.errors import RequestRefused
 from llmtagger.protocols import AnswerFormat, Generator, Retriever, Scorer
@@ -134,8 +133,3 @@ def build_tagger(
         scorer=WeightedScorer(),
         generator=generator,
     )
-
-
-def natural_kind(catalogue: Catalogue) -> TagKind:
-    """The kind of tags an index is about, which decides the default prompt."""
-    return catalogue.vocabulary.kind

@@ -20,7 +20,7 @@ from llmtagger.config import Settings
 from llmtagger.datatypes import Completion, Product, Prompt, TaggedProduct
 from llmtagger.errors import CatalogError
 from llmtagger.output import Cut, output_record
-from llmtagger.pipeline import Tagger, build_tagger, natural_kind
+from llmtagger.pipeline import Tagger, build_tagger
 from llmtagger.protocols import Generator
 from llmtagger.runs import Journal
 from llmtagger.stages.prompting import TemplateFile, default_template, find_template
@@ -101,7 +101,7 @@ class Reporter(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A generator that is ready, and the identity of the model behind it."""
+    """A generator that is ready, and the share of prompt tokens its caches have served since."""
 
     generator: Generator
     cache_hit_rate: Callable[[], float | None]
@@ -122,7 +122,7 @@ def read_products(job: TagJob) -> tuple[list[Product], list[RejectedRow]]:
 
 def choose_template(job: TagJob, index: CatalogueIndex) -> TemplateFile:
     """The prompt asked for, else the one for the kind of tags that the index is about."""
-    return find_template(job.prompt or default_template(natural_kind(index)))
+    return find_template(job.prompt or default_template(index.vocabulary.kind))
 
 
 def run(job: TagJob, reporter: Reporter) -> RunSummary:

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from llmtagger import __version__
-from llmtagger.backends import linear
+from llmtagger import __version__, linear
 from llmtagger.backends.arrays import VectorWriter, open_array
 from llmtagger.backends.encoders import TEXT_LIMIT
 from llmtagger.backends.index_folder import CatalogueIndex, load_graph, open_index

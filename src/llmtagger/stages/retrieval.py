@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from llmtagger import linear
 from llmtagger.config import RetrievalSettings
 from llmtagger.datatypes import Candidate, Neighbour, Product, Shortlist, Span
 from llmtagger.normalise import normalise
@@ -175,7 +176,7 @@ class CatalogueRetriever:
         catalogue = self._catalogue
         by_name, _ = catalogue.tag_vectors.search(vectors, _TAGS_EACH)
         by_word, scores = catalogue.tag_texts.search(texts, _TAGS_EACH)
-        linear = self._linear(vectors)
+        estimates = self._linear(vectors)
         for row, each in enumerate(found):
             each.by_name = [tag for tag in by_name[row].tolist() if tag >= 0]
             best = float(scores[row].max(initial=0.0)) or 1.0
@@ -184,14 +185,14 @@ class CatalogueRetriever:
                 for tag, score in zip(by_word[row].tolist(), scores[row].tolist(), strict=True)
                 if tag >= 0
             }
-            each.linear = linear[row]
+            each.linear = estimates[row]
             each.spans = catalogue.vocabulary.mentions(products[row])
 
     def _linear(self, vectors: Vectors) -> list[dict[int, float]]:
         weights = self._catalogue.linear
         if weights is None or not len(weights):
             return [{} for _ in vectors]
-        estimates = np.clip(vectors @ weights[:, :-1].T + weights[:, -1], 0.0, 1.0)
+        estimates = linear.predict(weights, vectors)
         top = min(_TAGS_EACH, estimates.shape[1])
         picked = np.argpartition(-estimates, top - 1, axis=1)[:, :top]
         return [
