@@ -10,6 +10,7 @@
     │   ├── IndexDamaged     a checksum or shape does not agree
     │   └── IndexMismatch    it was made by another encoder or version
     ├── EncoderError         an encoder is not installed or cannot be loaded
+    ├── LeakFound            test products resemble those that were learnt from
     ├── RunError             a journal belongs to another run, or another process has it
     └── EngineError          the language model's server
         ├── ModelMissing     no such model here
@@ -69,6 +70,10 @@ class IndexMismatch(IndexFolderError):
 
 class EncoderError(LlmtaggerError):
     """An encoder that is not installed or cannot be loaded."""
+
+
+class LeakFound(LlmtaggerError):
+    """Products to test on resemble products that were learnt from."""
 
 
 class RunError(LlmtaggerError):

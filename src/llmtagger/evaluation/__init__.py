@@ -1,0 +1,1 @@
+"""Measuring: labelled product sets, honest splits of them, and what the answers are worth."""
