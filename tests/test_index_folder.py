@@ -18,8 +18,9 @@ from llmtagger.backends.index_writer import build
 from llmtagger.backends.manifest import MANIFEST, Manifest, read_manifest
 from llmtagger.backends.snapshots import current_snapshot
 from llmtagger.backends.vectors import Kind
-from llmtagger.datatypes import Product, Tag
+from llmtagger.datatypes import Product, Span, Tag
 from llmtagger.errors import IndexDamaged, IndexMismatch, IndexMissing
+from llmtagger.experts.panel import Panel
 from llmtagger.vocabulary import Vocabulary
 
 PRODUCTS = [
@@ -113,9 +114,22 @@ def test_tags_are_found_by_name_alias_and_label(index: CatalogueIndex) -> None:
 
 
 def test_the_linear_expert_knows_the_tags_with_two_carriers(index: CatalogueIndex) -> None:
-    assert index.linear is not None
-    assert index.linear.shape == (4, 257)
-    assert index.linear.any(axis=1).tolist() == [True, True, False, False]
+    assert isinstance(index.experts, Panel)
+    assert index.experts.linear is not None
+    assert index.experts.linear.tags.tolist() == [0, 1]
+    assert index.experts.linear.weights.shape == (2, 256 + 4096)
+    np.testing.assert_array_equal(index.experts.linear.shares, [0.5, 0.5])
+
+
+def test_the_experts_judge_by_the_labelled_products(index: CatalogueIndex) -> None:
+    green = Product(id="x", title="green leather purse")
+    (opinion,) = index.experts.judge([green], index.encoder.encode([green.text()]))
+    assert 0 < opinion.linear[0] <= 1
+    assert opinion.mentioned == {0: (Span("title", "purse"),), 1: (Span("title", "leather"),)}
+    # both wallets say "wallet" and "leather", h1 says 耳机, all five mentions are right: tags
+    # without a key start from (5 + 1/2) / (5 + 1) = 11/12, which counts like two mentions
+    assert opinion.trust == pytest.approx({0: (2 + 11 / 6) / 4, 1: (2 + 11 / 6) / 4})
+    assert opinion.extracted == ()
 
 
 def test_the_manifest_describes_the_index(index: CatalogueIndex) -> None:

@@ -13,10 +13,10 @@ import pytest
 
 from llmtagger.backends.fakes import HashingEncoder
 from llmtagger.backends.index_folder import CatalogueIndex, open_index
-from llmtagger.backends.index_writer import add, build, remove, tag_text
+from llmtagger.backends.index_writer import add, build, learnt_from, remove, tag_text
 from llmtagger.backends.snapshots import current_snapshot, writing
 from llmtagger.backends.vectors import Kind
-from llmtagger.datatypes import Product, Tag
+from llmtagger.datatypes import Opinion, Product, Tag
 from llmtagger.errors import CatalogError, EncoderError, IndexFolderError, IndexMissing
 from llmtagger.protocols import Vectors
 from llmtagger.vocabulary import Vocabulary
@@ -180,9 +180,36 @@ def test_five_thousand_tags_on_one_product(tmp_path: Path) -> None:
 
 def test_without_labels_or_vocabulary_there_are_no_tags(tmp_path: Path) -> None:
     index = build([Product(id="1", title="a lamp")], tmp_path / "i", HashingEncoder())
-    assert (index.manifest.tags, index.manifest.labelled, index.linear) == (0, 0, None)
+    assert (index.manifest.tags, index.manifest.labelled) == (0, 0)
+    assert index.experts.judge([index.product(0)], index.vectors) == [Opinion({}, {}, {})]
     assert index.tag_vectors.search(index.vectors, 3)[0].tolist() == [[-1, -1, -1]]
     assert open_index(tmp_path / "i").tag_texts.search(["lamp"], 1)[0].tolist() == [[-1]]
+
+
+def test_experts_are_fitted_anew_when_products_come_and_go(tmp_path: Path) -> None:
+    vectors = HashingEncoder().encode([product.text() for product in products(60)])
+    build(products(70), tmp_path / "a", HashingEncoder())
+    remove(tmp_path / "a", [product.id for product in products(20, start=50)])
+    changed = add(tmp_path / "a", products(10, start=50))
+    built = build(products(60), tmp_path / "b", HashingEncoder())
+    assert list(changed.vocabulary) == list(built.vocabulary)
+    for one, other in zip(
+        changed.experts.judge(products(60), vectors),
+        built.experts.judge(products(60), vectors),
+        strict=True,
+    ):
+        assert one.linear == pytest.approx(other.linear, abs=1e-4)
+        assert (one.mentioned, one.trust) == (other.mentioned, other.trust)
+
+
+def test_experts_learn_from_a_sample_of_many_products() -> None:
+    labelled = np.arange(50_000) % 2 == 0
+    rows = learnt_from(labelled)
+    assert len(rows) == 20_000
+    assert (np.diff(rows) > 0).all()
+    assert labelled[rows].all()
+    np.testing.assert_array_equal(rows, learnt_from(labelled))
+    np.testing.assert_array_equal(learnt_from(labelled[:9]), [0, 2, 4, 6, 8])
 
 
 def test_a_vocabulary_alone_is_enough(tmp_path: Path) -> None:

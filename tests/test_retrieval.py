@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
 
 from llmtagger.config import RetrievalSettings
-from llmtagger.datatypes import Candidate, Product, Shortlist, Span, Tag
+from llmtagger.datatypes import (
+    Candidate,
+    Extraction,
+    Opinion,
+    Product,
+    Shortlist,
+    Span,
+    Tag,
+    TagKind,
+)
 from llmtagger.protocols import Vectors
 from llmtagger.stages.retrieval import CatalogueRetriever, promise
 from llmtagger.vocabulary import Vocabulary
@@ -32,6 +42,17 @@ class TableEncoder:
         return np.array([[math.cos(a), math.sin(a)] for a in angles], dtype=np.float32).reshape(
             len(texts), 2
         )
+
+
+@dataclass
+class Saying:
+    """Has the same opinion of every product."""
+
+    opinion: Opinion
+
+    def judge(self, products: Sequence[Product], vectors: Vectors) -> list[Opinion]:
+        assert len(products) == len(vectors)
+        return [self.opinion for _ in products]
 
 
 def _product(name: str, *tags: str, title: str = "", **rest: Any) -> Product:
@@ -188,10 +209,9 @@ def test_without_neighbours_wanted_none_vote(
 
 
 def test_an_empty_vocabulary_offers_nothing(make_catalogue: MakeCatalogue) -> None:
-    for linear in (None, np.zeros((0, 257), dtype=np.float32)):
-        catalogue = make_catalogue([_product("1", "a")], Vocabulary([]), linear=linear)
-        shortlist = _retrieve(catalogue, _product("9"))
-        assert (shortlist.candidates, shortlist.keys) == ((), ())
+    catalogue = make_catalogue([_product("1", "a")], Vocabulary([]))
+    shortlist = _retrieve(catalogue, _product("9"))
+    assert (shortlist.candidates, shortlist.keys) == ((), ())
 
 
 def test_retired_tags_are_never_offered(make_catalogue: MakeCatalogue) -> None:
@@ -203,28 +223,121 @@ def test_retired_tags_are_never_offered(make_catalogue: MakeCatalogue) -> None:
 
 def test_every_source_leaves_its_mark(make_catalogue: MakeCatalogue) -> None:
     vocabulary = _vocabulary("voted named linear", Tag("in the text", "t", aliases=("literal",)))
-    linear = np.zeros((4, 3), dtype=np.float32)
-    linear[2] = [0.25, 0.0, 0.5]  # weight of the first axis, of the second, and the bias
-    linear[0] = [0.0, 0.0, -1.0]
+    said = Opinion(linear={2: 0.75}, mentioned={3: (Span("title", "literal"),)}, trust={3: 0.6})
     catalogue = make_catalogue(
-        [_product("1", "voted")], vocabulary, encoder=TableEncoder(query=0, named=60), linear=linear
+        [_product("1", "voted")],
+        vocabulary,
+        encoder=TableEncoder(query=0, named=60),
+        experts=Saying(said),
     )
     found = _by_name(_retrieve(catalogue, _product("9", title="query literal")))
     assert found["voted"].votes[0][0] == "1"
     assert found["voted"].prior == 1.0
     assert found["named"].name_similarity == pytest.approx(0.5)
-    assert found["linear"].linear == pytest.approx(0.75)
+    assert found["linear"].linear == 0.75
     assert found["in the text"].spans == (Span("title", "literal"),)
+    assert found["in the text"].trust == 0.6
     assert found["voted"].linear == found["named"].linear == 0.0
 
 
-def test_estimates_of_the_linear_expert_are_probabilities(make_catalogue: MakeCatalogue) -> None:
-    linear = np.array([[9.0, 0.0, 0.0], [-9.0, 0.0, 0.0]], dtype=np.float32)
-    catalogue = make_catalogue(
-        [_product("1", "a")], _vocabulary("a b"), encoder=TableEncoder(query=0), linear=linear
+COLOURS = Vocabulary(
+    Tag(name, name, (name.split("=")[1] + "ish",), key="Color", kind=TagKind.SPAN)
+    for name in ("Color=Red", "Color=Blue")
+)
+
+
+def _extraction(text: str, probability: float = 0.8, key: str = "Color") -> Extraction:
+    return Extraction(key, Span("title", text), probability)
+
+
+def _extracted(make_catalogue: MakeCatalogue, *said: Extraction, **opinion: Any) -> Shortlist:
+    """What is offered for a title that shares nothing with the two colours of the vocabulary."""
+    experts = Saying(Opinion({}, {}, {}, extracted=said, **opinion))
+    catalogue = make_catalogue([], COLOURS, encoder=TableEncoder(), experts=experts)
+    return _retrieve(catalogue, _product("9", title="scarf"))
+
+
+def test_extracted_values_join_the_tags_that_they_name(make_catalogue: MakeCatalogue) -> None:
+    found = _by_name(_extracted(make_catalogue, _extraction("RED"), _extraction("teal", 0.6)))
+    assert set(found) == {"Color=Red", "Color=Blue", "Color=teal"}
+    assert found["Color=Red"].tag == COLOURS.tags[0]
+    assert (found["Color=Red"].extracted, found["Color=Red"].spans) == (
+        0.8,
+        (Span("title", "RED"),),
     )
-    found = _by_name(_retrieve(catalogue, _product("query")))
-    assert (found["a"].linear, found["b"].linear) == (1.0, 0.0)
+    assert found["Color=Blue"].extracted == 0.0
+    assert found["Color=teal"] == Candidate(
+        Tag("Color=teal", "Color=teal", key="Color", kind=TagKind.SPAN),
+        spans=(Span("title", "teal"),),
+        extracted=0.6,
+    )
+
+
+def test_a_mention_is_the_better_place_to_show(make_catalogue: MakeCatalogue) -> None:
+    mentioned = {0: (Span("brand", "Red"), Span("title", "red"))}
+    experts = Saying(Opinion({}, mentioned, {0: 0.5}, extracted=(_extraction("RED"),)))
+    catalogue = make_catalogue([], COLOURS, encoder=TableEncoder(), experts=experts)
+    red = _by_name(_retrieve(catalogue, _product("9")))["Color=Red"]
+    assert (red.spans, red.trust, red.extracted) == (mentioned[0], 0.5, 0.8)
+
+
+@pytest.mark.parametrize(
+    ("texts", "name"), [(("Teal", "teal", "TEAL"), "Color=teal"), (("red", "Red"), "Color=Red")]
+)
+def test_a_value_that_stands_there_twice_is_offered_once(
+    make_catalogue: MakeCatalogue, texts: tuple[str, ...], name: str
+) -> None:
+    said = [_extraction(text, 0.9 if text in name else 0.3) for text in texts]
+    shortlist = _extracted(make_catalogue, *said)
+    assert [(c.tag.name, c.extracted) for c in shortlist.candidates if c.extracted] == [(name, 0.9)]
+
+
+def test_new_values_are_safe_to_show(make_catalogue: MakeCatalogue) -> None:
+    said = (_extraction("<|im_end|>\u200b"), _extraction("dark\n <|im_end|>teal"))
+    found = _by_name(_extracted(make_catalogue, *said))
+    assert set(found) == {"Color=Red", "Color=Blue", "Color=dark teal"}
+    assert found["Color=dark teal"].spans == (said[1].span,)
+
+
+def test_retired_values_are_not_offered_when_extracted(make_catalogue: MakeCatalogue) -> None:
+    retired = Tag("Color=Red", "r", key="Color", kind=TagKind.SPAN, retired=True)
+    experts = Saying(Opinion({}, {}, {}, extracted=(_extraction("red"),)))
+    catalogue = make_catalogue([], Vocabulary([retired]), encoder=TableEncoder(), experts=experts)
+    assert _retrieve(catalogue, _product("9")).candidates == ()
+
+
+def test_unknown_tags_are_as_if_not_in_the_vocabulary(make_catalogue: MakeCatalogue) -> None:
+    products = [_product("1", "Color=Red", title="red")]
+    experts = Saying(
+        Opinion({0: 0.9}, {0: (Span("title", "red"),)}, {0: 0.9}, unknown=frozenset({0}))
+    )
+    catalogue = make_catalogue(products, COLOURS, encoder=TableEncoder(), experts=experts)
+    assert set(_by_name(_retrieve(catalogue, _product("9", title="red")))) == {"Color=Blue"}
+    unknown = frozenset({0})
+    found = _by_name(_extracted(make_catalogue, _extraction("red"), unknown=unknown))
+    assert set(found) == {"Color=red", "Color=Blue"}
+    assert found["Color=red"].tag == Tag(
+        "Color=red", "Color=red", key="Color", kind=TagKind.SPAN
+    ), "a new tag, not the vocabulary's"
+
+
+def test_own_carriers_do_not_count_into_the_prior(make_catalogue: MakeCatalogue) -> None:
+    products = [_product(f"{n}", "a" if n < 3 else "b") for n in range(4)]
+    experts = Saying(Opinion({}, {}, {}, own={0: 2}))
+    catalogue = make_catalogue(products, _vocabulary("a b"), experts=experts)
+    found = _by_name(_retrieve(catalogue, _product("9")))
+    assert (found["a"].prior, found["b"].prior) == (1 / 4, 1 / 4)
+
+
+def test_experts_handed_in_replace_those_of_the_catalogue(make_catalogue: MakeCatalogue) -> None:
+    catalogue = make_catalogue([], COLOURS, experts=Saying(Opinion({0: 0.9}, {}, {})))
+    retriever = CatalogueRetriever(
+        catalogue, RetrievalSettings(), experts=Saying(Opinion({1: 0.4}, {}, {}))
+    )
+    first, second = retriever.retrieve([_product("8"), _product("9")])
+    for shortlist in (first, second):
+        found = _by_name(shortlist)
+        assert (found["Color=Red"].linear, found["Color=Blue"].linear) == (0.0, 0.4)
 
 
 def test_words_of_a_name_are_measured_against_the_best(make_catalogue: MakeCatalogue) -> None:

@@ -360,6 +360,19 @@ def test_mentions_name_the_field_and_stop_at_three(vocabulary: Vocabulary) -> No
     )
 
 
+def test_mentions_without_some_tags() -> None:
+    """A tag left out hides no shorter mention, nor one that shares its name."""
+    vocabulary = Vocabulary(
+        Tag(name, name, key=name.partition("=")[0] if "=" in name else None)
+        for name in ("coin pocket", "coin", "Color=Red", "Flavour=Red")
+    )
+    product = Product("1", "red wallet, coin pocket")
+    red = (Span("title", "red"),)
+    assert vocabulary.mentions(product) == {0: (Span("title", "coin pocket"),), 2: red, 3: red}
+    without = vocabulary.mentions(product, without={0, 2})
+    assert without == {1: (Span("title", "coin"),), 3: red}
+
+
 def test_short_and_common_surfaces_are_no_mention() -> None:
     sizes = [f"Key{n}=same" for n in range(65)]
     assert _mentions(_named("a", "12", "电", *sizes), title="a 12 电 same") == {}

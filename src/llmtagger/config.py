@@ -26,7 +26,7 @@ class RetrievalSettings(_Section):
     text_limit: int = Field(2000, ge=50, description="characters of a product that are compared")
     keys: int = Field(24, ge=1, le=200, description="keys that a span answer may use")
     near_duplicate: float = Field(
-        0.985, gt=0, le=1, description="similarity from which a product counts as the same one"
+        0.95, gt=0, le=1, description="similarity from which a product counts as the same one"
     )
 
 

@@ -8,6 +8,7 @@ Every record is frozen. Similarities are cosines of unit vectors: larger is near
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -102,11 +103,39 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
+class Extraction:
+    """A stretch of a title that is taken for a value of a key, with a probability."""
+
+    key: str
+    span: Span
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class Opinion:
+    """What experts say of one product, by the tags' positions in the vocabulary.
+
+    `linear` holds estimates and `mentioned` the places where a tag's name stands in the text, with
+    `trust`, the share of products that carry a tag they mention, all in 0..1. `extracted` are
+    values, known or not. `unknown` tags are to be taken as if they were not in the vocabulary,
+    and `own` carriers of a tag as if they were not labelled.
+    """
+
+    linear: Mapping[int, float]
+    mentioned: Mapping[int, tuple[Span, ...]]
+    trust: Mapping[int, float]
+    extracted: tuple[Extraction, ...] = ()
+    unknown: frozenset[int] = frozenset()
+    own: Mapping[int, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Candidate:
     """A tag that may fit, with everything retrieval knows of why.
 
-    `votes` holds (neighbour id, similarity) of the neighbours that carry the tag. `linear` is the
-    linear expert's estimate, `prior` the tag's share among labelled products, both in 0..1.
+    `votes` holds (neighbour id, similarity) of the neighbours that carry the tag. `linear`, `trust`
+    and `extracted` are what experts estimate (see `Opinion`), `prior` is the tag's share among
+    labelled products, all in 0..1.
     """
 
     tag: Tag
@@ -118,6 +147,8 @@ class Candidate:
     spans: tuple[Span, ...] = ()
     prior: float = 0.0
     linear: float = 0.0
+    trust: float = 0.0
+    extracted: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +188,12 @@ class Prompt:
     template: str
     template_hash: str
     truncated: tuple[str, ...] = ()
+
+    @property
+    def hash(self) -> str:
+        """The first 16 hex digits of the messages' SHA-256."""
+        text = "\0".join(part for message in self.messages for part in message)
+        return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,12 +260,16 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class ParsedTags:
-    """A completion after reading: accepted proposals in the model's order, and the rest."""
+    """A completion after reading: accepted proposals in the model's order, and the rest.
+
+    `answered` says that there was a readable answer, be it an empty one.
+    """
 
     accepted: tuple[Proposal, ...] = ()
     rejected: tuple[Rejection, ...] = ()
     verdict: Verdict = Verdict.CLEAN
     problem: Problem | None = None
+    answered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +315,10 @@ class ScoredTags:
 
 @dataclass(frozen=True, slots=True)
 class TaggedProduct:
-    """The pipeline's result for one product; `problem` says why there is no answer, if so."""
+    """The pipeline's result for one product; `problem` says why there is no answer, if so.
+
+    `offered` are the names of the tags that the model could choose from.
+    """
 
     product: Product
     scored: ScoredTags = field(default_factory=ScoredTags)
@@ -282,3 +326,5 @@ class TaggedProduct:
     problem: Problem | None = None
     truncated: tuple[str, ...] = ()
     completion: Completion | None = None
+    offered: tuple[str, ...] = ()
+    prompt_hash: str = ""

@@ -17,7 +17,7 @@ from llmtagger.datatypes import (
     TaggedProduct,
 )
 from llmtagger.errors import RequestRefused
-from llmtagger.protocols import AnswerFormat, Generator, Retriever, Scorer
+from llmtagger.protocols import AnswerFormat, Experts, Generator, Retriever, Scorer
 from llmtagger.stages.parsing import answer_format
 from llmtagger.stages.prompting import PromptRenderer, TemplateFile
 from llmtagger.stages.retrieval import Catalogue, CatalogueRetriever
@@ -58,9 +58,19 @@ class Tagger:
         for _, tagged in self._run(products):
             yield tagged
 
+    def tag_ordered(self, products: Iterable[Product]) -> Iterator[TaggedProduct]:
+        """The same, in the order of the products, each as soon as those before it are there."""
+        waiting: dict[int, TaggedProduct] = {}
+        due = 0
+        for number, tagged in self._run(products):
+            waiting[number] = tagged
+            while due in waiting:
+                yield waiting.pop(due)
+                due += 1
+
     def tag_all(self, products: Iterable[Product]) -> list[TaggedProduct]:
         """One result a product, in the order of the products."""
-        return [tagged for _, tagged in sorted(self._run(products), key=lambda pair: pair[0])]
+        return list(self.tag_ordered(products))
 
     def _run(self, products: Iterable[Product]) -> Iterator[_Numbered]:
         workers = self._generator.concurrency if self._generator else 1
@@ -93,6 +103,8 @@ class Tagger:
             problem=parsed.problem,
             truncated=prompt.truncated,
             completion=completion,
+            offered=tuple(candidate.tag.name for candidate in shortlist.offer),
+            prompt_hash=prompt.hash,
         )
 
     def _ask(
@@ -121,15 +133,20 @@ def build_tagger(
     generator: Generator | None,
     *,
     leave_out_siblings: bool = False,
+    experts: Experts | None = None,
+    scorer: Scorer | None = None,
 ) -> Tagger:
     """A tagger on an opened index: the prompt's task decides the form of the answer."""
     max_tags = settings.answer.max_tags
     return Tagger(
         retriever=CatalogueRetriever(
-            catalogue, settings.retrieval, leave_out_siblings=leave_out_siblings
+            catalogue,
+            settings.retrieval,
+            leave_out_siblings=leave_out_siblings,
+            experts=experts,
         ),
         renderer=PromptRenderer(template, settings.prompt, max_tags),
         answers=answer_format(template.kind, catalogue.vocabulary, settings.answer),
-        scorer=WeightedScorer(),
+        scorer=scorer or WeightedScorer(),
         generator=generator,
     )

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from llmtagger.datatypes import (
     Completion,
     Constraint,
+    Opinion,
     ParsedTags,
     Product,
     Prompt,
@@ -75,6 +76,14 @@ class Generator(Protocol):
 
     def complete(self, prompt: Prompt, constraint: Constraint) -> Completion:
         """One answer. Raises `EngineError` where no server could give one."""
+        ...
+
+
+class Experts(Protocol):
+    """Judge products by what was learnt from labelled ones."""
+
+    def judge(self, products: Sequence[Product], vectors: Vectors) -> list[Opinion]:
+        """One opinion a product, in order; `vectors` are the products' own."""
         ...
 
 

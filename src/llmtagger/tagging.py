@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from llmtagger.asking import model_source
 from llmtagger.catalog import (
     CatalogOptions,
     RejectedRow,
@@ -21,13 +21,11 @@ from llmtagger.datatypes import Completion, Product, Prompt, TaggedProduct
 from llmtagger.errors import CatalogError
 from llmtagger.output import Cut, output_record
 from llmtagger.pipeline import Tagger, build_tagger
-from llmtagger.protocols import Generator
 from llmtagger.runs import Journal
 from llmtagger.stages.prompting import TemplateFile, default_template, find_template
 
 if TYPE_CHECKING:
     from llmtagger.backends.index_folder import CatalogueIndex
-    from llmtagger.backends.vllm_client import VllmGenerator
 
 STANDARD = "-"  # stdin as an input, stdout as an output
 
@@ -99,14 +97,6 @@ class Reporter(Protocol):
         """One more product has its result."""
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A generator that is ready, and the share of prompt tokens its caches have served since."""
-
-    generator: Generator
-    cache_hit_rate: Callable[[], float | None]
-
-
 def read_products(job: TagJob) -> tuple[list[Product], list[RejectedRow]]:
     """The input's products, `limit` at the most, and the rows that are none."""
     rejected: list[RejectedRow] = []
@@ -132,7 +122,7 @@ def run(job: TagJob, reporter: Reporter) -> RunSummary:
     products, rejected = read_products(job)
     index = open_index(job.index)
     template = choose_template(job, index)
-    source = _source(job)
+    source = model_source(job.model, job.endpoints, job.settings.engine)
     identity = {
         "model": source.identity,
         "prompt": f"{template.name}@{template.hash}",
@@ -145,7 +135,7 @@ def run(job: TagJob, reporter: Reporter) -> RunSummary:
         summary.products, summary.resumed = len(products), len(products) - len(remaining)
         reporter.started(len(products), summary.resumed)
         if remaining:
-            with source.open(reporter) as asked:
+            with source.open(reporter.waiting) as asked:
                 tagger = build_tagger(index, template, job.settings, asked.generator)
                 _tag(tagger, remaining, journal, reporter, summary)
                 summary.cache_hit_rate = asked.cache_hit_rate()
@@ -185,77 +175,6 @@ def _write(job: TagJob, products: Sequence[Product], journal: Journal, summary: 
             yield record
 
     write_records(records(), job.output, source=job.input, options=job.options)
-
-
-class _Source(Protocol):
-    """Where the model is: `identity` tells it from others without asking it anything."""
-
-    identity: str
-
-    def open(self, reporter: Reporter) -> AbstractContextManager[Asked]: ...
-
-
-def _source(job: TagJob) -> _Source:
-    return _Endpoints(job) if job.endpoints else _OwnServer(job)
-
-
-class _Endpoints:
-    def __init__(self, job: TagJob) -> None:
-        from llmtagger.backends.vllm_client import VllmGenerator
-
-        name = None if job.model == "auto" else job.model
-        self._generator = VllmGenerator(
-            job.endpoints,
-            model=name,
-            concurrency=job.settings.engine.concurrency,
-            timeout=job.settings.engine.timeout,
-        )
-        self.identity = self._generator.model
-
-    @contextmanager
-    def open(self, reporter: Reporter) -> Iterator[Asked]:
-        with _probed(self._generator) as asked:
-            yield asked
-
-
-class _OwnServer:
-    def __init__(self, job: TagJob) -> None:
-        from llmtagger.backends.models import resolve_model
-
-        self._job = job
-        self._model = resolve_model(job.model)
-        self.identity = f"{self._model.name}@{self._model.fingerprint}"
-
-    @contextmanager
-    def open(self, reporter: Reporter) -> Iterator[Asked]:
-        from llmtagger.backends.vllm_client import VllmGenerator
-        from llmtagger.backends.vllm_process import serving
-
-        engine = self._job.settings.engine
-        with serving(self._model, progress=reporter.waiting) as server:
-            generator = VllmGenerator(
-                [server.url],
-                model=server.model,
-                concurrency=engine.concurrency,
-                timeout=engine.timeout,
-            )
-            with _probed(generator) as asked:
-                yield asked
-
-
-@contextmanager
-def _probed(generator: VllmGenerator) -> Iterator[Asked]:
-    """A generator that has proved that its server honours grammars."""
-    try:
-        generator.probe()
-        before = generator.metrics()
-
-        def hit_rate() -> float | None:
-            return generator.metrics().hit_rate(since=before)
-
-        yield Asked(generator, hit_rate)
-    finally:
-        generator.close()
 
 
 @dataclass(frozen=True, slots=True)

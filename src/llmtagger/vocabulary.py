@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -150,17 +150,20 @@ class Vocabulary:
             automaton.make_automaton()
         return automaton
 
-    def mentions(self, product: Product) -> dict[int, tuple[Span, ...]]:
+    def mentions(
+        self, product: Product, *, without: Container[int] = frozenset()
+    ) -> dict[int, tuple[Span, ...]]:
         """Positions of the tags that a product's text names literally, and where it does.
 
-        A mention inside a longer one does not count: `coin` is not read off `coin pocket`.
+        A mention inside a longer one does not count: `coin` is not read off `coin pocket`. Tags at
+        the positions `without` are taken as if they were not in the vocabulary.
         """
         found: dict[int, list[Span]] = defaultdict(list)
         if not len(self._automaton):
             return {}
         for field, text in product.fields():
             folded = FoldedText(text)
-            for start, end, positions in _longest(self._automaton, folded):
+            for start, end, positions in _longest(self._automaton, folded, without):
                 for position in positions:
                     if len(found[position]) < 3:
                         found[position].append(Span(field, folded.written(start, end)))
@@ -328,13 +331,16 @@ def _line(tag: Tag) -> str:
     return json.dumps(tag_to_record(tag), ensure_ascii=False)
 
 
-def _longest(automaton: Any, folded: FoldedText) -> Iterator[tuple[int, int, tuple[int, ...]]]:
+def _longest(
+    automaton: Any, folded: FoldedText, without: Container[int]
+) -> Iterator[tuple[int, int, list[int]]]:
     """Word-bounded hits that no longer hit contains."""
     hits = []
     for last, (length, positions) in automaton.iter(folded.text):
         start, end = last + 1 - length, last + 1
-        if folded.is_word(start, end):
-            hits.append((start, end, positions))
+        known = [position for position in positions if position not in without]
+        if known and folded.is_word(start, end):
+            hits.append((start, end, known))
     hits.sort(key=lambda hit: (hit[0], -hit[1]))
     reach = 0
     for start, end, positions in hits:

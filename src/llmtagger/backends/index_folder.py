@@ -13,12 +13,13 @@ from llmtagger.backends.arrays import open_array
 from llmtagger.backends.encoders import load_encoder
 from llmtagger.backends.lexical import LexicalIndex
 from llmtagger.backends.manifest import Manifest, check_files, read_manifest
+from llmtagger.backends.panel_files import open_panel
 from llmtagger.backends.product_table import ProductTable
 from llmtagger.backends.snapshots import current_snapshot
 from llmtagger.backends.vectors import ExactIndex, FaissIndex, exact_index
 from llmtagger.datatypes import Product
 from llmtagger.errors import IndexDamaged, IndexMismatch, VocabularyError
-from llmtagger.protocols import Encoder, Mask, TextIndex, VectorIndex, Vectors
+from llmtagger.protocols import Encoder, Experts, Mask, TextIndex, VectorIndex
 from llmtagger.vocabulary import Vocabulary, read_vocabulary
 
 _REBUILD = "build the index again with `llmtagger index build`"
@@ -56,11 +57,8 @@ class CatalogueIndex:
         self.product_vectors: VectorIndex = self._product_vectors()
         self.assignments = _assignments(folder, manifest)
         self.prior = self._prior()
-        self.linear: Vectors | None = (
-            open_array(folder / "linear.npy", np.float32, (manifest.tags, manifest.dimension + 1))
-            if "linear.npy" in manifest.files
-            else None
-        )
+        self.panel = open_panel(folder, self.vocabulary, manifest.dimension)
+        self.experts: Experts = self.panel
 
     def _product_vectors(self) -> VectorIndex:
         if self.manifest.kind == "flat":

@@ -12,17 +12,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from llmtagger import __version__, linear
+from llmtagger import __version__
 from llmtagger.backends.arrays import VectorWriter, open_array
 from llmtagger.backends.encoders import TEXT_LIMIT
 from llmtagger.backends.index_folder import CatalogueIndex, load_graph, open_index
 from llmtagger.backends.lexical import LexicalIndex
 from llmtagger.backends.manifest import Manifest, describe_files
+from llmtagger.backends.panel_files import save_panel
 from llmtagger.backends.product_table import ProductTable, ProductWriter
 from llmtagger.backends.snapshots import new_snapshot, writing
 from llmtagger.backends.vectors import FaissIndex, Kind, choose_kind
 from llmtagger.datatypes import Product, Tag
 from llmtagger.errors import CatalogError, EncoderError
+from llmtagger.experts.panel import MOST, Panel
 from llmtagger.protocols import Encoder, Mask, Vectors
 from llmtagger.vocabulary import Vocabulary
 
@@ -218,9 +220,12 @@ def _complete(folder: Path, plan: _Plan) -> None:
     np.save(folder / "tags_indptr.npy", labels.indptr.astype(np.int64))
     np.save(folder / "tags_indices.npy", labels.indices.astype(np.int32))
     if len(vocabulary) and labelled.any():
-        plan.progress("fitting the linear expert", 0, len(vocabulary))
-        rows = np.flatnonzero(labelled)
-        np.save(folder / "linear.npy", linear.fit(vectors[rows], labels[rows]))
+        plan.progress("fitting the experts", 0, len(vocabulary))
+        rows = learnt_from(labelled)
+        products = [table[row] for row in rows.tolist()]
+        given = plan.vocabulary is not None
+        panel = Panel.fit(products, vectors[rows], labels[rows], vocabulary, given=given)
+        save_panel(panel, folder)
     Manifest(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         llmtagger=__version__,
@@ -239,6 +244,14 @@ def _complete(folder: Path, plan: _Plan) -> None:
         unknown_examples=tuple(unknown[:_EXAMPLES]),
         files=describe_files(folder),
     ).write(folder)
+
+
+def learnt_from(labelled: Mask) -> NDArray[np.int64]:
+    """The labelled rows that the experts learn from: all, or a sample, always the same one."""
+    rows = np.flatnonzero(labelled)
+    if len(rows) > MOST:
+        rows = np.sort(np.random.default_rng(0).choice(rows, MOST, replace=False))
+    return rows
 
 
 def _live(table: ProductTable, live: Mask) -> Iterator[Product]:

@@ -9,7 +9,7 @@ from types import FrameType
 import typer
 
 from llmtagger import __version__
-from llmtagger.cli import doctor, engine, index, prompt, tag
+from llmtagger.cli import calibrate, doctor, engine, eval, index, prompt, tag
 from llmtagger.cli.console import stderr
 from llmtagger.errors import LlmtaggerError
 
@@ -23,6 +23,8 @@ app = typer.Typer(
 )
 app.add_typer(index.app, name="index")
 app.command("tag")(tag.tag)
+app.command("calibrate")(calibrate.calibrate)
+app.add_typer(eval.app, name="eval")
 app.add_typer(engine.app, name="engine")
 app.add_typer(prompt.app, name="prompt")
 app.command("doctor")(doctor.doctor)

@@ -76,3 +76,37 @@ class ProgressReporter:
     def examples(self, count: int) -> list[TaggedProduct]:
         """Some of the results, for showing."""
         return self._examples[:count]
+
+
+class StageReporter:
+    """One line for what is being done, with a bar where its length is known."""
+
+    def __init__(self, console: Console) -> None:
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+        )
+        self._task = self._progress.add_task("starting", total=None, note="")
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def stage(self, name: str, done: int, total: int) -> None:
+        """Say what is being done, and how far it is; a total of 0 is unknown."""
+        note = f"{done}/{total}" if total else ""
+        self._progress.update(
+            self._task, description=name, completed=done, total=total or None, note=note
+        )
+
+    def waiting(self, message: str, seconds: float) -> None:
+        """Say what the server is doing while it starts."""
+        self._progress.update(self._task, description=message, total=None, note="")

@@ -200,7 +200,7 @@ def _read(completion: Completion, shape: type, read: Any, most: int) -> ParsedTa
             rejected.append(Rejection(said.text, Reason.TOO_MANY))
         else:
             accepted[identity] = outcome
-    return ParsedTags(tuple(accepted.values()), tuple(rejected), verdict)
+    return ParsedTags(tuple(accepted.values()), tuple(rejected), verdict, answered=True)
 
 
 def _unreadable(code: str, message: str, completion: Completion) -> ParsedTags:

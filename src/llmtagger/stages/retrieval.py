@@ -10,16 +10,26 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from llmtagger import linear
 from llmtagger.config import RetrievalSettings
-from llmtagger.datatypes import Candidate, Neighbour, Product, Shortlist, Span
+from llmtagger.datatypes import (
+    Candidate,
+    Extraction,
+    Neighbour,
+    Opinion,
+    Product,
+    Shortlist,
+    Tag,
+    TagKind,
+)
 from llmtagger.normalise import normalise
-from llmtagger.protocols import Encoder, Mask, TextIndex, VectorIndex, Vectors
+from llmtagger.protocols import Encoder, Experts, Mask, TextIndex, VectorIndex, Vectors
 from llmtagger.vocabulary import Vocabulary
+from llmtagger.wording import neutralise
 
 _RRF = 60  # reciprocal rank fusion's constant (Cormack et al., SIGIR 2009)
 _SHARPNESS = 12.0  # a neighbour .06 less similar than the best counts half as much
 _FETCH = 4  # neighbours fetched for each one kept, so that left-out ones can be replaced
+_LONGEST_VALUE = 60  # characters of a value that the vocabulary does not know
 _TAGS_EACH = 24  # candidates taken from each source that reads the vocabulary itself
 
 
@@ -36,10 +46,13 @@ class Catalogue(Protocol):
     tag_vectors: VectorIndex
     tag_texts: TextIndex
     assignments: Any
-    linear: Vectors | None
+    experts: Experts
     prior: NDArray[np.float32]
 
     def product(self, position: int) -> Product: ...
+
+
+_SILENCE = Opinion({}, {}, {})
 
 
 @dataclass(slots=True)
@@ -53,16 +66,18 @@ class _Found:
     vote: dict[int, float] = field(default_factory=lambda: defaultdict(float))
     lexical_vote: dict[int, float] = field(default_factory=lambda: defaultdict(float))
     name_lexical: dict[int, float] = field(default_factory=dict)
-    linear: dict[int, float] = field(default_factory=dict)
     by_name: list[int] = field(default_factory=list)
-    spans: dict[int, tuple[Span, ...]] = field(default_factory=dict)
+    opinion: Opinion = _SILENCE
+    extracted: dict[int, Extraction] = field(default_factory=dict)
+    new: dict[str, tuple[Tag, Extraction]] = field(default_factory=dict)
 
 
 class CatalogueRetriever:
     """Neighbours by meaning and by words, fused; tags from neighbours and from the vocabulary.
 
     `leave_out_siblings` also leaves out variants of the product itself (the same `group`), and
-    near-duplicates: evaluation always asks for that. The product itself never counts.
+    near-duplicates: evaluation always asks for that. The product itself never counts. `experts` are
+    asked instead of the catalogue's own.
     """
 
     def __init__(
@@ -71,11 +86,14 @@ class CatalogueRetriever:
         settings: RetrievalSettings,
         *,
         leave_out_siblings: bool = False,
+        experts: Experts | None = None,
     ) -> None:
         self._catalogue = catalogue
+        self._experts = experts or catalogue.experts
         self._settings = settings
         self._strict = leave_out_siblings
         self._labelled = int(catalogue.labelled.sum())
+        self._open = {t.key for t in catalogue.vocabulary if t.kind is TagKind.SPAN}
         self._active = np.array([not tag.retired for tag in catalogue.vocabulary], dtype=bool)
 
     def retrieve(self, products: Sequence[Product]) -> list[Shortlist]:
@@ -176,8 +194,9 @@ class CatalogueRetriever:
         catalogue = self._catalogue
         by_name, _ = catalogue.tag_vectors.search(vectors, _TAGS_EACH)
         by_word, scores = catalogue.tag_texts.search(texts, _TAGS_EACH)
-        estimates = self._linear(vectors)
+        opinions = self._experts.judge(products, vectors)
         for row, each in enumerate(found):
+            each.opinion = opinions[row]
             each.by_name = [tag for tag in by_name[row].tolist() if tag >= 0]
             best = float(scores[row].max(initial=0.0)) or 1.0
             each.name_lexical = {
@@ -185,34 +204,45 @@ class CatalogueRetriever:
                 for tag, score in zip(by_word[row].tolist(), scores[row].tolist(), strict=True)
                 if tag >= 0
             }
-            each.linear = estimates[row]
-            each.spans = catalogue.vocabulary.mentions(products[row])
+            self._place(each)
 
-    def _linear(self, vectors: Vectors) -> list[dict[int, float]]:
-        weights = self._catalogue.linear
-        if weights is None or not len(weights):
-            return [{} for _ in vectors]
-        estimates = linear.predict(weights, vectors)
-        top = min(_TAGS_EACH, estimates.shape[1])
-        picked = np.argpartition(-estimates, top - 1, axis=1)[:, :top]
-        return [
-            {int(tag): float(row[tag]) for tag in tags if row[tag] > 0}
-            for tags, row in zip(picked, estimates, strict=True)
-        ]
+    def _place(self, found: _Found) -> None:
+        """Sort what was extracted into tags of the vocabulary and new values, each at its best."""
+        vocabulary = self._catalogue.vocabulary
+        for extraction in sorted(found.opinion.extracted, key=lambda each: -each.probability):
+            value = neutralise(extraction.span.text)
+            name = f"{extraction.key}={value}"
+            tag = vocabulary.resolve(name)
+            if tag is not None and vocabulary.position(tag) not in found.opinion.unknown:
+                found.extracted.setdefault(vocabulary.position(tag), extraction)
+            elif 0 < len(value) <= _LONGEST_VALUE and extraction.key in self._open:
+                new = Tag(name, name, key=extraction.key, kind=TagKind.SPAN)
+                found.new.setdefault(normalise(name), (new, extraction))
 
     def _shortlist(self, found: _Found) -> Shortlist:
         positions = [
             tag
             for tag in dict.fromkeys(
-                (*found.vote, *found.spans, *found.linear, *found.by_name, *found.name_lexical)
+                (
+                    *found.vote,
+                    *found.opinion.mentioned,
+                    *found.opinion.linear,
+                    *found.extracted,
+                    *found.by_name,
+                    *found.name_lexical,
+                )
             )
-            if self._active[tag]
+            if self._active[tag] and tag not in found.opinion.unknown
         ]
         similarity: dict[int, float] = {}
         if positions:
             rows = np.asarray(self._catalogue.tag_matrix[positions], dtype=np.float32)
             similarity = dict(zip(positions, (rows @ found.vector).tolist(), strict=True))
         candidates = [self._candidate(tag, similarity[tag], found) for tag in positions]
+        candidates += [
+            Candidate(tag, spans=(e.span,), extracted=e.probability)
+            for tag, e in found.new.values()
+        ]
         candidates.sort(key=lambda c: (-promise(c), c.tag.name))
         return Shortlist(
             neighbours=tuple(
@@ -236,6 +266,8 @@ class CatalogueRetriever:
         return tuple(keys)[: self._settings.keys]
 
     def _candidate(self, tag: int, similarity: float, found: _Found) -> Candidate:
+        total = max(1, self._labelled)
+        opinion, extraction = found.opinion, found.extracted.get(tag)
         return Candidate(
             tag=self._catalogue.vocabulary.tags[tag],
             votes=tuple(found.votes.get(tag, ())),
@@ -243,9 +275,11 @@ class CatalogueRetriever:
             lexical_vote=min(found.lexical_vote.get(tag, 0.0), 1.0),
             name_similarity=similarity,
             name_lexical=found.name_lexical.get(tag, 0.0),
-            spans=found.spans.get(tag, ()),
-            prior=float(self._catalogue.prior[tag]),
-            linear=found.linear.get(tag, 0.0),
+            spans=opinion.mentioned.get(tag) or ((extraction.span,) if extraction else ()),
+            prior=max(0.0, float(self._catalogue.prior[tag]) - opinion.own.get(tag, 0) / total),
+            linear=opinion.linear.get(tag, 0.0),
+            trust=opinion.trust.get(tag, 0.0),
+            extracted=extraction.probability if extraction else 0.0,
         )
 
 
@@ -258,7 +292,8 @@ def promise(candidate: Candidate) -> float:
         candidate.vote
         + 0.5 * candidate.lexical_vote
         + 0.7 * candidate.linear
-        + (0.25 if candidate.spans else 0.0)
+        + 0.7 * candidate.extracted
+        + (0.25 * (candidate.trust or 1.0) if candidate.spans else 0.0)
         + 0.3 * candidate.name_similarity
         + 0.1 * candidate.name_lexical
     )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from llmtagger.datatypes import (
     Candidate,
@@ -17,60 +18,79 @@ from llmtagger.datatypes import (
     Shortlist,
 )
 
+_SOFT = 0.02  # keeps the curve finite at 0 and 1
+_MANY = 1000  # carriers from which on a tag counts as fully supported
+
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """What each signal adds to the log-odds, and where they start."""
+    """What each signal adds to the log-odds, and where they start.
+
+    `of` holds two numbers a signal x: of x itself, and of `curve(x)`. `tags` and `keys` are what a
+    tag's own name (by id) and its key add: a tag's threshold, as it were, moved by so much.
+    """
 
     bias: float
-    of: Mapping[str, float]
+    of: Mapping[str, tuple[float, float]]
+    tags: Mapping[str, float] = field(default_factory=dict)
+    keys: Mapping[str, float] = field(default_factory=dict)
 
 
-# Fitted by benchmarks/default_weights.py over nine labelled sets, English and Chinese; how they
-# compare with the neighbour vote on other products is in docs/scores.md. The model's two weights
-# are set by hand, and small: models differ, and the small ones choose almost anything or nothing.
 WARM = Weights(
     -5.0,
     {
-        "vote": 2.1,
-        "lexical_vote": 3.2,
-        "name_similarity": -0.3,
-        "name_lexical": 2.0,
-        "literal": 1.9,
-        "prior": -0.2,
-        "linear": 5.1,
-        "chosen": 0.3,
-        "confidence": 0.3,
+        "vote": (2.1, 0.0),
+        "lexical_vote": (3.2, 0.0),
+        "name_similarity": (-0.3, 0.0),
+        "name_lexical": (2.0, 0.0),
+        "literal": (1.9, 0.0),
+        "prior": (-0.2, 0.0),
+        "linear": (5.1, 0.0),
+        "chosen": (0.3, 0.0),
+        "confidence": (0.3, 0.0),
     },
 )
 COLD = Weights(
     -4.4,
     {
-        "vote": 0.0,
-        "lexical_vote": 0.0,
-        "name_similarity": 1.7,
-        "name_lexical": 2.4,
-        "literal": 2.5,
-        "prior": 0.0,
-        "linear": 0.0,
-        "chosen": 1.0,
-        "confidence": 1.0,
+        "name_similarity": (1.7, 0.0),
+        "name_lexical": (2.4, 0.0),
+        "literal": (2.5, 0.0),
+        "chosen": (1.0, 0.0),
+        "confidence": (1.0, 0.0),
     },
 )
 
 
-def signals(candidate: Candidate, proposal: Proposal | None) -> dict[str, float]:
-    """All that is known of a candidate as numbers between 0 and 1 (a cosine for the name)."""
+def curve(value: float) -> float:
+    """The log-odds of a share, softened and moved so that 0 stays 0: .5 is 3.9, 1 is 7.9."""
+    share = min(max(value, 0.0), 1.0)
+    return math.log((share + _SOFT) / (1 + _SOFT - share) * (1 + _SOFT) / _SOFT)
+
+
+def signals(
+    candidate: Candidate, proposal: Proposal | None, *, rival: float = 0.0, labelled: int = 0
+) -> dict[str, float]:
+    """All that is known of a candidate as numbers between 0 and 1 (a cosine for the name).
+
+    `rival` is the strength of the strongest other value of the same key, `support` the number of
+    the tag's carriers on a logarithmic scale.
+    """
     spans = candidate.spans or (proposal.spans if proposal else ())
     confidence = math.exp(proposal.logprob) if proposal and proposal.logprob is not None else 0.0
+    carriers = candidate.prior * labelled
     return {
         "vote": candidate.vote,
         "lexical_vote": candidate.lexical_vote,
         "name_similarity": candidate.name_similarity,
         "name_lexical": candidate.name_lexical,
         "literal": 1.0 if spans else 0.0,
-        "prior": candidate.prior,
+        "trust": candidate.trust,
+        "extracted": candidate.extracted,
         "linear": candidate.linear,
+        "rival": rival,
+        "prior": candidate.prior,
+        "support": min(1.0, math.log1p(carriers) / math.log1p(_MANY)),
         "chosen": 1.0 if proposal else 0.0,
         "confidence": confidence,
     }
@@ -80,33 +100,79 @@ def signals(candidate: Candidate, proposal: Proposal | None) -> dict[str, float]
 class WeightedScorer:
     """The logistic function of a weighted sum of the signals.
 
-    `cold` holds the weights where there are no votes to go by: for an index without labelled
-    products, and for what the model proposed on its own.
+    `asked` replaces `warm` for products that the model has answered, where it was fitted; `cold`
+    holds the weights for an index without labelled products.
     """
 
     warm: Weights = WARM
     cold: Weights = COLD
+    asked: Weights | None = None
 
     def score(self, product: Product, shortlist: Shortlist, parsed: ParsedTags) -> ScoredTags:
         """Every candidate and everything the model proposed, best first."""
         proposals = {proposal.tag.id: proposal for proposal in parsed.accepted}
         listed = {candidate.tag.id for candidate in shortlist.candidates}
-        weights = self.warm if shortlist.labelled else self.cold
-        items = [_score(weights, c, proposals.get(c.tag.id)) for c in shortlist.candidates]
-        items += [
-            _score(self.cold, Candidate(proposal.tag, spans=proposal.spans), proposal)
+        proposed = [
+            Candidate(proposal.tag, spans=proposal.spans)
             for proposal in parsed.accepted
             if proposal.tag.id not in listed
         ]
+        warm = self.asked if self.asked is not None and parsed.answered else self.warm
+        weights = warm if shortlist.labelled else self.cold
+        rivals = _rivals((*shortlist.candidates, *proposed))
+        items = []
+        for candidate in shortlist.candidates:
+            proposal = proposals.get(candidate.tag.id)
+            rival = rivals[candidate.tag.id]
+            values = signals(candidate, proposal, rival=rival, labelled=shortlist.labelled)
+            items.append(_scored(weights, candidate, proposal, values))
+        # Nothing but the model speaks for what it proposed itself, unless weights were fitted.
+        weights = weights if self.asked is not None else self.cold
+        for candidate in proposed:
+            proposal = proposals[candidate.tag.id]
+            values = signals(candidate, proposal, rival=rivals[candidate.tag.id])
+            items.append(_scored(weights, candidate, proposal, values))
         items.sort(key=lambda item: (-item.score, item.tag.name))
         return ScoredTags(tuple(items))
 
 
-def _score(weights: Weights, candidate: Candidate, proposal: Proposal | None) -> ScoredTag:
-    values = signals(candidate, proposal)
-    parts = {"bias": weights.bias} | {
-        name: weights.of[name] * value for name, value in values.items() if weights.of[name] * value
-    }
+def _rivals(candidates: tuple[Candidate, ...]) -> dict[str, float]:
+    """For each candidate the strength of the strongest other one of its key; 0 without a key."""
+    strengths: defaultdict[str, list[tuple[float, str]]] = defaultdict(list)
+    for candidate in candidates:
+        if candidate.tag.key:
+            strength = max(candidate.vote, candidate.linear, candidate.extracted)
+            strengths[candidate.tag.key].append((strength, candidate.tag.id))
+    rivals = dict.fromkeys((candidate.tag.id for candidate in candidates), 0.0)
+    for several in strengths.values():
+        several.sort(reverse=True)
+        for place, (_, tag) in enumerate(several):
+            rival = 0 if place else 1
+            rivals[tag] = several[rival][0] if rival < len(several) else 0.0
+    return rivals
+
+
+def contributions(
+    weights: Weights, values: Mapping[str, float], tag: str, key: str | None
+) -> dict[str, float]:
+    """What each signal, the tag's key and the tag itself add; with `bias`, the log-odds in sum."""
+    parts = {"bias": weights.bias}
+    for name, value in values.items():
+        straight, curved = weights.of.get(name, (0.0, 0.0))
+        if value and (part := straight * value + (curved and curved * curve(value))):
+            parts[name] = part
+    if own := weights.tags.get(tag, 0.0) + weights.keys.get(key or "", 0.0):
+        parts["tag"] = own
+    return parts
+
+
+def _scored(
+    weights: Weights,
+    candidate: Candidate,
+    proposal: Proposal | None,
+    values: Mapping[str, float],
+) -> ScoredTag:
+    parts = contributions(weights, values, candidate.tag.id, candidate.tag.key)
     evidence = Evidence(
         neighbours=candidate.votes,
         spans=candidate.spans or (proposal.spans if proposal else ()),

@@ -1,0 +1,94 @@
+"""Where the model is: servers that run already, or one of our own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from llmtagger.config import EngineSettings
+from llmtagger.protocols import Generator
+
+if TYPE_CHECKING:
+    from llmtagger.backends.vllm_client import VllmGenerator
+
+Waiting = Callable[[str, float], None]  # what the server is doing while it starts, and since when
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A generator that is ready, and the share of prompt tokens its caches have served since."""
+
+    generator: Generator
+    cache_hit_rate: Callable[[], float | None]
+
+
+class ModelSource(Protocol):
+    """Where the model is: `identity` tells it from others without asking it anything."""
+
+    identity: str
+
+    def open(self, waiting: Waiting) -> AbstractContextManager[Asked]: ...
+
+
+def model_source(model: str, endpoints: Sequence[str], engine: EngineSettings) -> ModelSource:
+    """The servers at `endpoints`, else a server of our own with that model."""
+    return _Endpoints(model, endpoints, engine) if endpoints else _OwnServer(model, engine)
+
+
+class _Endpoints:
+    def __init__(self, model: str, endpoints: Sequence[str], engine: EngineSettings) -> None:
+        from llmtagger.backends.vllm_client import VllmGenerator
+
+        self._generator = VllmGenerator(
+            endpoints,
+            model=None if model == "auto" else model,
+            concurrency=engine.concurrency,
+            timeout=engine.timeout,
+        )
+        self.identity = self._generator.model
+
+    @contextmanager
+    def open(self, waiting: Waiting) -> Iterator[Asked]:
+        with _probed(self._generator) as asked:
+            yield asked
+
+
+class _OwnServer:
+    def __init__(self, model: str, engine: EngineSettings) -> None:
+        from llmtagger.backends.models import resolve_model
+
+        self._engine = engine
+        self._model = resolve_model(model)
+        self.identity = f"{self._model.name}@{self._model.fingerprint}"
+
+    @contextmanager
+    def open(self, waiting: Waiting) -> Iterator[Asked]:
+        from llmtagger.backends.vllm_client import VllmGenerator
+        from llmtagger.backends.vllm_process import serving
+
+        with serving(self._model, progress=waiting) as server:
+            generator = VllmGenerator(
+                [server.url],
+                model=server.model,
+                concurrency=self._engine.concurrency,
+                timeout=self._engine.timeout,
+            )
+            with _probed(generator) as asked:
+                yield asked
+
+
+@contextmanager
+def _probed(generator: VllmGenerator) -> Iterator[Asked]:
+    """A generator that has proved that its server honours grammars."""
+    try:
+        generator.probe()
+        before = generator.metrics()
+
+        def hit_rate() -> float | None:
+            return generator.metrics().hit_rate(since=before)
+
+        yield Asked(generator, hit_rate)
+    finally:
+        generator.close()

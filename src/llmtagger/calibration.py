@@ -1,0 +1,115 @@
+"""What `llmtagger calibrate` learns for an index: weights, thresholds, promises; kept as JSON."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from llmtagger.errors import IndexDamaged
+
+FILE = "scorer.json"
+FORMAT = 1
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Promise(_Record):
+    """Of the tags kept from `score` on, cross-validated: how many, how many right.
+
+    `lower` is the lower end of a one-sided 99 % interval of their precision (Wilson's, with the
+    products as clusters).
+    """
+
+    score: float
+    kept: int
+    right: int
+    lower: float
+
+
+class Fitted(_Record):
+    """Weights as in `stages.scoring.Weights`, and what they were found to do on unseen products."""
+
+    bias: float
+    of: dict[str, tuple[float, float]]
+    tags: dict[str, float] = Field(default_factory=dict)
+    keys: dict[str, float] = Field(default_factory=dict)
+    threshold: float = Field(ge=0, le=1)
+    f1: float
+    calibration_error: float
+    promises: list[Promise]
+
+    def cut_for(self, precision: float) -> float | None:
+        """The lowest score from which on the precision's lower bound is that; None if none is."""
+        return min((p.score for p in self.promises if p.lower >= precision), default=None)
+
+
+class AskRule(_Record):
+    """When the model is worth asking: where a candidate's score is as near as `margin` to the cut.
+
+    `added` is what asking for every product added to F1, with a 95 % interval, cross-validated;
+    `share` of the products are asked under the rule, which keeps `kept` of what asking adds.
+    """
+
+    margin: float = Field(ge=0)
+    added: tuple[float, float, float]
+    products: int
+    share: float
+    kept: float
+
+
+class Calibration(_Record):
+    """The learned scorer of one index.
+
+    `unasked` scores products that no model has answered, `asked` those that `model` has, by
+    `prompt`. `index` and `vocabulary` are fingerprints of what it was fitted to.
+    """
+
+    format: int = FORMAT
+    created: str
+    index: str
+    vocabulary: str
+    settings: str
+    products: int
+    unasked: Fitted
+    model: str | None = None
+    prompt: str | None = None
+    asked: Fitted | None = None
+    ask: AskRule | None = None
+
+    def write(self, directory: Path) -> Path:
+        """Write it into the index folder, in one step."""
+        path = directory / FILE
+        part = path.with_suffix(".part")
+        part.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        part.replace(path)
+        return path
+
+
+def read_calibration(directory: Path) -> Calibration | None:
+    """The index's learned scorer; None where there is none yet.
+
+    Raises `IndexDamaged` where the file cannot be read.
+    """
+    path = directory / FILE
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise _damaged(path, error.strerror or "unreadable") from error
+    try:
+        calibration = Calibration.model_validate_json(text)
+    except ValidationError as error:
+        raise _damaged(path, f"{error.error_count()} faults") from error
+    if calibration.format != FORMAT:
+        raise _damaged(path, f"format {calibration.format}, not {FORMAT}")
+    return calibration
+
+
+def _damaged(path: Path, why: str) -> IndexDamaged:
+    return IndexDamaged(
+        f"{path} cannot be used ({why})", hint="write it again with `llmtagger calibrate`"
+    )

@@ -1,0 +1,106 @@
+"""`llmtagger calibrate`: learn an index's scorer from its labelled products."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from llmtagger.cli.console import stderr
+
+if TYPE_CHECKING:
+    from llmtagger.calibration import Calibration
+
+_ASKED = 150  # products; enough to see a change of some points of F1
+
+
+def calibrate(
+    index: Annotated[Path, typer.Option("-i", "--index", help="An index folder.")],
+    model: Annotated[
+        str,
+        typer.Option(
+            help="none, auto, a folder, or a Hugging Face id; a name with --endpoint. Other than "
+            "none: also learn what its answers are worth."
+        ),
+    ] = "none",
+    endpoint: Annotated[
+        list[str] | None, typer.Option(help="A vLLM server to use; repeatable.")
+    ] = None,
+    ask: Annotated[
+        int, typer.Option(min=20, help="Labelled products that the model is asked about.")
+    ] = _ASKED,
+    prompt: Annotated[
+        str | None, typer.Option(help="A prompt's name or a .jinja file.  [default: by the index]")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=20, help="Only N labelled products, drawn at random.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="Settings.  [default: llmtagger.toml if there]")
+    ] = None,
+) -> None:
+    """Learn how much each signal is worth in an index, and what precision can be promised.
+
+    Writes scorer.json into the index folder. Example: `llmtagger calibrate -i indexes/shop`
+    """
+    from llmtagger.asking import model_source
+    from llmtagger.backends.index_folder import open_index
+    from llmtagger.cli.progress import StageReporter
+    from llmtagger.config import load_settings
+    from llmtagger.evaluation.learning import calibrate as learn
+    from llmtagger.evaluation.remembering import known_index
+    from llmtagger.stages.prompting import default_template, find_template
+
+    settings = load_settings(config)
+    with ExitStack() as stack:
+        reporter = stack.enter_context(StageReporter(stderr()))
+        reporter.stage("opening the index", 0, 0)
+        opened = known_index(open_index(index))
+        template = find_template(prompt or default_template(opened.vocabulary.kind))
+        generator = None
+        if model != "none" or endpoint:
+            source = model_source(
+                "auto" if model == "none" else model, endpoint or [], settings.engine
+            )
+            generator = stack.enter_context(source.open(reporter.waiting)).generator
+        learnt = learn(
+            opened,
+            template,
+            settings,
+            generator,
+            ask=ask,
+            limit=limit,
+            progress=reporter.stage,
+        )
+        path = learnt.calibration.write(index)
+    _show(learnt.calibration, path)
+
+
+def _show(calibration: Calibration, path: Path) -> None:
+    console = stderr()
+    fitted = calibration.unasked
+    console.print(
+        f"Fitted to {calibration.products} labelled products: cross-validated micro-F1 "
+        f"{fitted.f1:.3f} at the threshold {fitted.threshold:.2f}, calibration error "
+        f"{fitted.calibration_error:.3f}."
+    )
+    for precision in (0.9, 0.95):
+        cut = fitted.cut_for(precision)
+        kept = next((p for p in fitted.promises if p.score == cut), None)
+        if kept is None:
+            console.print(f"  --min-precision {precision}: cannot be promised yet; all to review")
+        else:
+            console.print(
+                f"  --min-precision {precision}: keeps {kept.kept / calibration.products:.1f} tags "
+                f"a product, {kept.right / kept.kept:.1%} of them right"
+            )
+    if rule := calibration.ask:
+        value, low, high = rule.added
+        console.print(
+            f"The model's answers add {100 * value:+.1f} points of F1 [{100 * low:+.1f}, "
+            f"{100 * high:+.1f}] on {rule.products} products; `--llm auto` asks about "
+            f"{rule.share:.0%}."
+        )
+    console.print(f"[dim]{path}[/]")

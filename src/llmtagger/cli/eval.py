@@ -1,0 +1,179 @@
+"""`llmtagger eval`: measure on gold sets, and compare two measurements."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from llmtagger.cli.console import stderr
+
+if TYPE_CHECKING:
+    from llmtagger.evaluation.answers import KeptAnswers
+    from llmtagger.evaluation.harness import RunConfig
+
+app = typer.Typer(help="Measure on gold sets, and compare.", no_args_is_help=True)
+
+
+@app.command("run")
+def run(
+    config: Annotated[Path, typer.Argument(metavar="RUN.toml", help="What is to be measured.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="A folder for the results.")],
+    data: Annotated[
+        Path | None,
+        typer.Option(envvar="LLMTAGGER_GOLD", help="Where gold sets' texts lie."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=10, help="Only N products of the set.")] = None,
+    model: Annotated[
+        str, typer.Option(help="auto, a folder, or a Hugging Face id; a name with --endpoint.")
+    ] = "auto",
+    endpoint: Annotated[
+        list[str] | None, typer.Option(help="A vLLM server to use; repeatable.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print results.json as well.")] = False,
+) -> None:
+    """Measure the system and every baseline on a gold set; writes results, samples and a report.
+
+    Example: `llmtagger eval run eval/runs/examples.toml -o eval/results/examples`
+    """
+    from llmtagger.backends.folders import cache_dir
+    from llmtagger.cli.progress import StageReporter
+    from llmtagger.evaluation.harness import Evaluation, read_config
+    from llmtagger.evaluation.report import write_report
+    from llmtagger.evaluation.results import results_of, samples_of, write_samples
+
+    wanted = read_config(config)
+    output.mkdir(parents=True, exist_ok=True)
+    cache = cache_dir() / "evaluation"
+    with ExitStack() as stack:
+        reporter = stack.enter_context(StageReporter(stderr()))
+        answers = None
+        if wanted.llm != "never" or wanted.ask_test:
+            answers = stack.enter_context(_answers(model, endpoint or [], wanted, cache, reporter))
+        outcome = Evaluation(
+            wanted,
+            config.parent / wanted.dataset,
+            data,
+            output,
+            cache,
+            answers,
+            reporter.stage,
+            limit=limit,
+        ).run()
+        reporter.stage("writing the report", 0, 0)
+        results, samples = results_of(outcome), samples_of(outcome)
+    write_samples(samples, output / "samples.jsonl")
+    text = json.dumps(results, ensure_ascii=False, indent=1)
+    (output / "results.json").write_text(text + "\n", encoding="utf-8")
+    write_report(results, samples, output / "report.html")
+    if as_json:
+        sys.stdout.write(text + "\n")
+    else:
+        _show(results, output)
+
+
+def _answers(
+    model: str, endpoints: list[str], config: RunConfig, cache: Path, reporter: Any
+) -> KeptAnswers:
+    """The model's answers, kept from run to run; a server starts when one is missing."""
+    from llmtagger.asking import model_source
+    from llmtagger.evaluation.answers import KeptAnswers
+
+    engine = config.settings.engine
+    source = model_source(model, endpoints, engine)
+    return KeptAnswers(
+        cache / "answers.sqlite",
+        source.identity,
+        engine.concurrency,
+        lambda stack: stack.enter_context(source.open(reporter.waiting)).generator,
+    )
+
+
+def _show(results: dict[str, Any], output: Path) -> None:
+    from rich.table import Table
+
+    from llmtagger.evaluation.baselines import NAMES
+
+    run = results["run"]
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("")
+    for name in ("micro-F1", "precision", "recall", "macro-F1", "products"):
+        table.add_column(name, justify="right")
+    for name in ("system", *NAMES):
+        figures = results[name]
+        if figures:
+            mark = " ◂" if name == results["best_baseline"]["name"] else ""
+            table.add_row(
+                f"[bold]{name}[/]" if name == "system" else f"{name}{mark}",
+                *(_interval(figures[f]) for f in ("micro_f1",)),
+                *(f"{figures[f]['value']:.3f}" for f in ("micro_precision", "micro_recall")),
+                f"{figures['macro_f1']['value']:.3f}",
+                str(figures["products"]),
+            )
+    console = stderr()
+    console.print(f"\n[bold]{run['dataset']}[/], {run['regime']}, {run['labelled']} labelled\n")
+    console.print(table)
+    best = results["best_baseline"]
+    console.print(
+        f"\nSystem less {best['name']}: {100 * best['difference']['value']:+.1f} points "
+        f"[{100 * best['difference']['low']:+.1f}, {100 * best['difference']['high']:+.1f}]"
+    )
+    if model := results["model"]:
+        added = model["added"]
+        console.print(
+            f"The model adds {100 * added['value']:+.1f} points "
+            f"[{100 * added['low']:+.1f}, {100 * added['high']:+.1f}] on {model['products']} "
+            f"products; asked about {model['share_asked']:.0%} of them all."
+        )
+    console.print(f"Took {results['seconds']['total']:.0f} s. Report: {output / 'report.html'}")
+
+
+def _interval(figure: dict[str, float]) -> str:
+    return f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"
+
+
+@app.command("compare")
+def compare(
+    a: Annotated[Path, typer.Argument(metavar="DIR_A", help="One evaluation's folder.")],
+    b: Annotated[Path, typer.Argument(metavar="DIR_B", help="Another one's.")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Also write an HTML report.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+) -> None:
+    """Tell whether B is better than A on the products that both were tested on.
+
+    Example: `llmtagger eval compare eval/results/a eval/results/b -o compared.html`
+    """
+    from llmtagger.evaluation.comparison import compare as compared
+    from llmtagger.evaluation.report import write_comparison
+
+    found = compared(a, b)
+    if output is not None:
+        write_comparison(found, output)
+    if as_json:
+        sys.stdout.write(json.dumps(found, ensure_ascii=False, indent=1) + "\n")
+        return
+    console = stderr()
+    for warning in found["warnings"]:
+        console.print(f"[yellow]{warning}[/]")
+    console.print(f"{found['products']} products in {found['groups']} groups; b less a:")
+    for name in ("micro_f1", "micro_precision", "micro_recall"):
+        figure = found[name]
+        gap = figure["difference"]
+        console.print(
+            f"  {name:16} {figure['a']['value']:.3f} → {figure['b']['value']:.3f}  "
+            f"{100 * gap['value']:+.1f} points [{100 * gap['low']:+.1f}, {100 * gap['high']:+.1f}]"
+            f"  {figure['verdict']}"
+        )
+    sure = [row for row in found["per_tag"] if row["verdict"] != "not distinguishable"]
+    console.print(f"  tags that surely changed: {len(sure)} of {len(found['per_tag'])} tested")
+    for row in sure[:10]:
+        console.print(f"    {row['tag']}: {row['a']:.2f} → {row['b']:.2f}", markup=False)
+    console.print(f"  products won {len(found['won'])}, lost {len(found['lost'])} (30 at most)")
+    if output is not None:
+        console.print(f"Report: {output}")

@@ -1,0 +1,97 @@
+"""Model answers that are kept: what was asked once is not asked again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from llmtagger.datatypes import Completion, Constraint, Prompt, TokenLogprob
+from llmtagger.protocols import Generator
+
+
+class KeptAnswers:
+    """A generator that looks in a file first, and opens the real one when an answer is missing.
+
+    An answer belongs to the model's `identity`, the messages and the constraint. `asked` counts the
+    answers that the real generator gave. Use it with `with`; any number of threads may ask.
+    """
+
+    def __init__(
+        self, path: Path, identity: str, concurrency: int, opened: Callable[[ExitStack], Generator]
+    ) -> None:
+        self._model = identity
+        self._concurrency = concurrency
+        self._opened = opened
+        self._stack = ExitStack()
+        self._generator: Generator | None = None
+        self._lock = threading.Lock()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._kept = sqlite3.connect(path, check_same_thread=False)
+        self._kept.execute("CREATE TABLE IF NOT EXISTS answers (asked TEXT PRIMARY KEY, said TEXT)")
+        self.asked = 0
+
+    @property
+    def model(self) -> str:
+        """What the model is known by, its weights' fingerprint included."""
+        return self._model
+
+    @property
+    def concurrency(self) -> int:
+        """Questions that may be open at once."""
+        return self._concurrency
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._kept.close()
+        self._stack.close()
+
+    def complete(self, prompt: Prompt, constraint: Constraint) -> Completion:
+        """The kept answer, else a fresh one, which is then kept."""
+        key = self._key(prompt, constraint)
+        with self._lock:
+            row = self._kept.execute("SELECT said FROM answers WHERE asked = ?", (key,)).fetchone()
+            if row is None and self._generator is None:
+                self._generator = self._opened(self._stack)
+        if row is not None:
+            return _read(row[0])
+        assert self._generator is not None
+        completion = self._generator.complete(prompt, constraint)
+        with self._lock:
+            self._kept.execute("REPLACE INTO answers VALUES (?, ?)", (key, _written(completion)))
+            self._kept.commit()
+            self.asked += 1
+        return completion
+
+    def _key(self, prompt: Prompt, constraint: Constraint) -> str:
+        asked = [self._model, prompt.messages, constraint.schema, constraint.max_tokens]
+        text = json.dumps(asked, ensure_ascii=True, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _written(completion: Completion) -> str:
+    record = asdict(completion)
+    record["logprobs"] = [[each.token.hex(), each.logprob] for each in completion.logprobs]
+    return json.dumps(record)
+
+
+def _read(text: str) -> Completion:
+    record = json.loads(text)
+    record["logprobs"] = tuple(
+        TokenLogprob(bytes.fromhex(token), logprob) for token, logprob in record["logprobs"]
+    )
+    return Completion(**record)

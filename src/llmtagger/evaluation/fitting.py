@@ -1,0 +1,327 @@
+"""Fits the learned scorer: from signals that were computed without the product's own help.
+
+signals of labelled products ─ fit_logistic ─▶ weights ─ offsets ─▶ tags' own thresholds
+                             ─ cross-validated scores ─▶ threshold, promises, calibration error
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llmtagger.calibration import Fitted, Promise
+from llmtagger.datatypes import Product, TaggedProduct
+from llmtagger.evaluation import metrics
+from llmtagger.evaluation.judging import Judge
+from llmtagger.evaluation.metrics import Floats
+from llmtagger.evaluation.splitting import folds
+from llmtagger.stages.scoring import Weights, curve
+
+# A signal counts as it is; these also by their curve.
+STRAIGHT = (
+    *("vote", "lexical_vote", "name_similarity", "name_lexical", "literal", "trust", "extracted"),
+    *("linear", "rival", "prior", "support"),
+)
+CURVED = ("vote", "lexical_vote", "name_lexical", "trust", "extracted", "linear", "rival")
+MODEL = ("chosen", "confidence")
+_PULL = 1.0  # ridge on the weights, in products' worth of log-odds squared
+_SPREADS = (0.0, 0.1, 0.3, 1.0)  # variances of tags' offsets that are tried
+_FOLDS = 5
+_ROUNDS = 30  # of Newton's method; it ends when nothing moves
+_ONE_SIDED = 2.326  # 99 %: the lowest of many scores is picked, which flatters it
+_TABLE = 400  # entries of the table of promises
+_SHOWN = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Every scored candidate of some products as a row.
+
+    `values` (n, signals) in the order of `names`, `right` (n,), `product` (n,) a position in
+    `gold`, the number of gold items of each product; `groups` has a number for each product.
+    """
+
+    names: tuple[str, ...]
+    values: Floats
+    right: NDArray[np.bool_]
+    product: NDArray[np.int64]
+    tags: tuple[str, ...]
+    keys: tuple[str, ...]
+    gold: NDArray[np.int64]
+    groups: NDArray[np.int64]
+
+
+def table_of(results: Sequence[TaggedProduct], judge: Judge, groups: Sequence[int]) -> Table:
+    """The rows of labelled products' results; unjudged candidates are left out."""
+    names = (*STRAIGHT, *MODEL)
+    values, right, product, tags, keys, gold = [], [], [], [], [], []
+    for at, tagged in enumerate(results):
+        wanted = judge.gold(tagged.product)
+        gold.append(len(wanted))
+        for scored in tagged.scored.items:
+            item = judge.item(tagged.product, scored.tag.name)
+            if item is not None and not scored.evidence.new:
+                values.append([scored.evidence.signals[name] for name in names])
+                right.append(item in wanted)
+                product.append(at)
+                tags.append(scored.tag.id)
+                keys.append(scored.tag.key or "")
+    return Table(
+        names,
+        np.array(values, dtype=float).reshape(-1, len(names)),
+        np.array(right, dtype=bool),
+        np.array(product, dtype=np.int64),
+        tuple(tags),
+        tuple(keys),
+        np.array(gold, dtype=np.int64),
+        np.asarray(groups, dtype=np.int64),
+    )
+
+
+def fitchances(
+    x: Floats, right: NDArray[np.bool_], start: Floats | None = None, *, pull: float = _PULL
+) -> Floats:
+    """Weights (d + 1,), the bias last: penalised maximum likelihood by Newton's method.
+
+    `start` (n,) are log-odds that the sum is added to. The bias is not penalised.
+    """
+    rows = np.hstack([x, np.ones((len(x), 1))])
+    offset = np.zeros(len(x)) if start is None else start
+    penalty = np.diag([pull] * x.shape[1] + [1e-6])
+    weights = np.zeros(rows.shape[1])
+    for _ in range(_ROUNDS):
+        chance = chances(rows @ weights + offset)
+        slope = rows.T @ (chance - right) + penalty @ weights
+        bend = (rows * (chance * (1 - chance))[:, None]).T @ rows + penalty
+        step = np.linalg.solve(bend, slope)
+        weights -= step * min(1.0, 4.0 / max(float(np.abs(step).max()), 1e-12))
+        if np.abs(step).max() < 1e-6:
+            break
+    return weights
+
+
+def offsets(
+    log_odds: Floats, right: NDArray[np.bool_], names: Sequence[str], spread: float
+) -> dict[str, float]:
+    """What each name adds to the log-odds: the most likely, pulled towards 0 where rows are few.
+
+    A normal prior of variance `spread` around 0; Newton's method for all names side by side.
+    """
+    if spread <= 0 or not len(right):
+        return {}
+    unique, place = np.unique(np.array(names), return_inverse=True)
+    found = np.zeros(len(unique))
+    for _ in range(_ROUNDS):
+        chance = chances(log_odds + found[place])
+        slope = np.bincount(place, chance - right, len(unique)) + found / spread
+        bend = np.bincount(place, chance * (1 - chance), len(unique)) + 1 / spread
+        found -= np.clip(slope / bend, -2, 2)
+    return {str(n): round(float(v), 4) for n, v in zip(unique, found, strict=True) if abs(v) > 0.01}
+
+
+def design(table: Table) -> Floats:
+    """The signals and their curves, (n, d), in the order that `weights_of` reads."""
+    columns = [table.values[:, table.names.index(name)] for name in STRAIGHT]
+    columns += [
+        np.array([curve(v) if v else 0.0 for v in table.values[:, table.names.index(name)]])
+        for name in CURVED
+    ]
+    return np.stack(columns, axis=1)
+
+
+def weights_of(fitted: Floats) -> Weights:
+    """Weights out of a fit on `design`."""
+    curved = dict(zip(CURVED, fitted[len(STRAIGHT) : -1].tolist(), strict=True))
+    of = {
+        name: (round(float(straight), 4), round(curved.get(name, 0.0), 4))
+        for name, straight in zip(STRAIGHT, fitted, strict=False)
+    }
+    return Weights(round(float(fitted[-1]), 4), of)
+
+
+def log_odds_of(weights: Weights, x: Floats, table: Table, rows: NDArray[Any]) -> Floats:
+    """The log-odds of some rows, `x` being theirs of `design`."""
+    straight = [weights.of[name][0] for name in STRAIGHT]
+    curved = [weights.of[name][1] for name in CURVED]
+    own = [
+        weights.tags.get(table.tags[at], 0.0) + weights.keys.get(table.keys[at], 0.0)
+        for at in rows.tolist()
+    ]
+    log_odds: Floats = x @ np.array(straight + curved) + weights.bias + np.array(own)
+    return log_odds
+
+
+def with_offsets(
+    base: Weights, log_odds: Floats, table: Table, rows: NDArray[Any], spread: float
+) -> Weights:
+    """Weights of signals, completed by what keys add, then by what tags add, seen in some rows."""
+    keys = _offsets_at(log_odds, table, rows, table.keys, spread)
+    log_odds = log_odds + np.array([keys.get(table.keys[at], 0.0) for at in rows.tolist()])
+    tags = _offsets_at(log_odds, table, rows, table.tags, spread)
+    return Weights(base.bias, base.of, tags, keys)
+
+
+def _offsets_at(
+    log_odds: Floats, table: Table, rows: NDArray[Any], names: Sequence[str], spread: float
+) -> dict[str, float]:
+    found = offsets(log_odds, table.right[rows], [names[at] for at in rows.tolist()], spread)
+    found.pop("", None)  # tags without a key have nothing in common
+    return found
+
+
+def cross_scored(table: Table, *, seed: int = 0) -> tuple[Floats, float]:
+    """Log-odds of every row by weights that were fitted without its group, and the best spread."""
+    x = design(table)
+    scored = {spread: np.zeros(len(x)) for spread in _SPREADS}
+    if len(x) and len(np.unique(table.groups)) >= _FOLDS:
+        fold = folds(_dense(table.groups), _FOLDS, seed)[table.product]
+        for number in range(_FOLDS):
+            rest, part = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
+            fitted = fitchances(x[rest], table.right[rest])
+            seen = x[rest] @ fitted[:-1] + fitted[-1]
+            for spread, log_odds in scored.items():
+                weights = with_offsets(weights_of(fitted), seen, table, rest, spread)
+                log_odds[part] = log_odds_of(weights, x[part], table, part)
+    best = min(_SPREADS, key=lambda spread: _loss(scored[spread], table.right))
+    return scored[best], best
+
+
+def carried_over(log_odds: Floats, known: Table, table: Table, weights: Weights) -> Floats:
+    """The log-odds of `known` rows for the same products' rows in `table`.
+
+    Both count the same products in the same order. Rows that only `table` has, which the model
+    brought up, get what the weights say.
+    """
+    by_row = dict(zip(zip(known.product.tolist(), known.tags, strict=True), log_odds, strict=True))
+    fresh = log_odds_of(weights, design(table), table, np.arange(len(table.right)))
+    rows = zip(table.product.tolist(), table.tags, fresh.tolist(), strict=True)
+    return np.array([by_row.get((product, tag), score) for product, tag, score in rows])
+
+
+def _loss(log_odds: Floats, right: NDArray[np.bool_]) -> float:
+    """The negative log-likelihood."""
+    return float(np.logaddexp(0, np.where(right, -log_odds, log_odds)).sum())
+
+
+def _dense(groups: NDArray[np.int64]) -> list[int]:
+    numbers: list[int] = np.unique(groups, return_inverse=True)[1].tolist()
+    return numbers
+
+
+def fit(table: Table, *, seed: int = 0) -> tuple[Fitted, Floats]:
+    """The learned scorer, and the cross-validated log-odds of every row."""
+    log_odds, spread = cross_scored(table, seed=seed)
+    x, rows = design(table), np.arange(len(table.right))
+    found = fitchances(x, table.right)
+    seen = x @ found[:-1] + found[-1]
+    weights = with_offsets(weights_of(found), seen, table, rows, spread)
+    return fitted(weights, log_odds, table), log_odds
+
+
+def fit_asked(
+    table: Table, base: Weights, unasked: Floats, *, seed: int = 0
+) -> tuple[Fitted, Floats]:
+    """What an answered question adds to log-odds found without it, and the resulting probabilities.
+
+    `unasked` are the cross-validated log-odds of the rows. Only the bias and the model's own
+    signals are fitted: answers are dear, and rows few.
+    """
+    x = table.values[:, [table.names.index(name) for name in MODEL]]
+    fold = folds(_dense(table.groups), _FOLDS, seed)[table.product]
+    log_odds = unasked.copy()
+    for number in range(_FOLDS):
+        rest, part = fold != number, fold == number
+        change = fitchances(x[rest], table.right[rest], unasked[rest])
+        log_odds[part] += x[part] @ change[:-1] + change[-1]
+    change = fitchances(x, table.right, unasked)
+    of = dict(base.of) | {
+        name: (round(float(w), 4), 0.0) for name, w in zip(MODEL, change, strict=False)
+    }
+    weights = Weights(round(base.bias + float(change[-1]), 4), of, base.tags, base.keys)
+    return fitted(weights, log_odds, table), chances(log_odds)
+
+
+def fitted(weights: Weights, log_odds: Floats, table: Table) -> Fitted:
+    """Weights with what their cross-validated scores say of them."""
+    chance = chances(log_odds)
+    threshold, best = best_cut(chance, table)
+    scores = [dict[str, float]() for _ in table.gold]
+    gold = [set[str]() for _ in table.gold]
+    for at, (product, score) in enumerate(zip(table.product.tolist(), chance, strict=True)):
+        scores[product][str(at)] = float(score)
+        if table.right[at]:
+            gold[product].add(str(at))
+    return Fitted(
+        bias=weights.bias,
+        of=dict(weights.of),
+        tags=dict(weights.tags),
+        keys=dict(weights.keys),
+        threshold=threshold,
+        f1=best,
+        calibration_error=metrics.calibration_error(metrics.calibration_bins(scores, gold)),
+        promises=promises(chance, table),
+    )
+
+
+def best_cut(chance: Floats, table: Table) -> tuple[float, float]:
+    """The threshold of the highest micro-F1 over all gold, and that F1."""
+    order = np.argsort(-chance, kind="stable")
+    if not len(order):
+        return 0.5, 0.0
+    hits = np.cumsum(table.right[order])
+    figures = 2 * hits / (np.arange(1, len(order) + 1) + table.gold.sum())
+    at = int(figures.argmax())
+    below = chance[order[at + 1]] if at + 1 < len(order) else chance[order[at]]
+    return float((chance[order[at]] + below) / 2), float(figures[at])
+
+
+def promises(chance: Floats, table: Table) -> list[Promise]:
+    """How precise the tags from each score on are, with a lower bound.
+
+    Tags of one product are right or wrong together, so the variance of the precision is taken
+    over groups (ratio estimator; Cochran 1977, 6.4), and Wilson's bound over as many independent
+    tags as have that variance.
+    """
+    order = np.argsort(-chance, kind="stable")
+    order = order[chance[order] >= _SHOWN]
+    group = np.unique(table.groups, return_inverse=True)[1][table.product]
+    found = []
+    for size in np.unique(np.linspace(1, len(order), _TABLE).astype(int)) if len(order) else []:
+        kept = order[:size]
+        right = int(table.right[kept].sum())
+        share = right / size
+        gaps = np.bincount(group[kept], table.right[kept] - share)
+        spread = float((gaps**2).sum()) / size**2
+        alike = share * (1 - share) / spread if spread > 0 else size
+        count = min(float(size), alike)
+        lower = metrics.wilson_low(share * count, count, _ONE_SIDED)
+        found.append(Promise(score=float(chance[kept[-1]]), kept=size, right=right, lower=lower))
+    return found
+
+
+def chances(log_odds: Floats) -> Floats:
+    """Probabilities of log-odds."""
+    found: Floats = 1 / (1 + np.exp(-np.clip(log_odds, -35, 35)))
+    return found
+
+
+def as_scores(results: Sequence[TaggedProduct], judge: Judge) -> list[dict[str, float]]:
+    """Each product's items with their scores; the best where several tags are one item."""
+    found = []
+    for tagged in results:
+        scores: dict[str, float] = {}
+        for scored in tagged.scored.items:
+            item = judge.item(tagged.product, scored.tag.name)
+            if item is not None and not scored.evidence.new:
+                scores[item] = max(scored.score, scores.get(item, 0.0))
+        found.append(scores)
+    return found
+
+
+def gold_of(products: Sequence[Product], judge: Judge) -> list[frozenset[str]]:
+    """Each product's gold items."""
+    return [judge.gold(product) for product in products]

@@ -1,0 +1,297 @@
+"""How good sets of tags are, with intervals from resampling whole product groups.
+
+Items are compared as sets (strict): an item is right if gold has it. Intervals are 95 % percentile
+intervals of the bootstrap, drawn over groups, since siblings are not independent (Efron &
+Tibshirani 1993; Field & Welsh 2007 for clusters).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Items = Sequence[Collection[str]]
+Scores = Sequence[Mapping[str, float]]
+
+_DRAWS = 1000
+_MACRO_DRAWS = 200  # each is a table of tags
+_KEPT_FROM = 0.02  # scores below are shown to nobody
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A figure with the ends of its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def record(self) -> dict[str, float]:
+        """For results.json."""
+        return {"value": self.value, "low": self.low, "high": self.high}
+
+
+def counts(kept: Items, gold: Items) -> Floats:
+    """(n, 3): right, kept and gold items of each product."""
+    rows = [
+        (len(set(k) & set(g)), len(set(k)), len(set(g))) for k, g in zip(kept, gold, strict=True)
+    ]
+    return np.array(rows, dtype=float).reshape(-1, 3)
+
+
+def precision(totals: Floats) -> Any:
+    """Of (..., 3) counts; 0 where nothing was kept."""
+    return totals[..., 0] / np.maximum(totals[..., 1], 1e-12)
+
+
+def recall(totals: Floats) -> Any:
+    """Of (..., 3) counts; 0 where there is no gold."""
+    return totals[..., 0] / np.maximum(totals[..., 2], 1e-12)
+
+
+def f1(totals: Floats) -> Any:
+    """Of (..., 3) counts; 0 where nothing was kept and nothing was gold."""
+    return 2 * totals[..., 0] / np.maximum(totals[..., 1] + totals[..., 2], 1e-12)
+
+
+def product_f1(each: Floats) -> Floats:
+    """(n,): 1 where nothing was gold and nothing was kept."""
+    return np.where(each[:, 1] + each[:, 2] == 0, 1.0, f1(each))
+
+
+class Bootstrap:
+    """Draws of product groups with replacement: the same draws for everything that is compared."""
+
+    def __init__(self, groups: Sequence[int], *, seed: int, draws: int = _DRAWS) -> None:
+        self._group = np.unique(np.asarray(groups), return_inverse=True)[1]
+        count = int(self._group.max(initial=-1)) + 1
+        random = np.random.default_rng(seed)
+        shares = np.full(count, 1 / max(count, 1))
+        self.weights: NDArray[Any] = random.multinomial(count, shares, size=draws)
+        self._count = count
+
+    def sums(self, rows: Floats) -> Floats:
+        """Totals (draws, ...) of per-product rows (n, ...)."""
+        grouped = np.zeros((self._count, *rows.shape[1:]))
+        np.add.at(grouped, self._group, rows)
+        flat = self.weights @ grouped.reshape(self._count, -1)
+        sums: Floats = flat.reshape(len(self.weights), *rows.shape[1:])
+        return sums
+
+    def interval(self, rows: Floats, figure: Callable[[Floats], Any]) -> Interval:
+        """A figure of summed rows, such as `f1` of counts."""
+        return _interval(float(figure(rows.sum(axis=0))), figure(self.sums(rows)))
+
+    def difference(self, a: Floats, b: Floats, figure: Callable[[Floats], Any]) -> Interval:
+        """The figure of `a` less that of `b`, paired by product."""
+        value = float(figure(a.sum(axis=0)) - figure(b.sum(axis=0)))
+        return _interval(value, figure(self.sums(a)) - figure(self.sums(b)))
+
+    def mean(self, values: Floats) -> Interval:
+        """The mean of one value a product."""
+        rows = np.stack([values, np.ones_like(values)], axis=1)
+        return self.interval(rows, lambda sums: sums[..., 0] / np.maximum(sums[..., 1], 1e-12))
+
+    def macro(self, kept: Items, gold: Items) -> Interval:
+        """The mean over tags, each that is in gold or kept, of the tag's F1."""
+        cells, tags = _tag_cells(kept, gold)
+        if not tags:
+            return Interval(0.0, 0.0, 0.0)
+        from scipy.sparse import coo_matrix
+
+        sums = []
+        some = self.weights[:_MACRO_DRAWS]
+        whole = []
+        for kind in range(3):
+            rows, columns = cells[kind]
+            where = (self._group[rows], columns)
+            table = coo_matrix((np.ones(len(rows)), where), (self._count, tags)).tocsr()
+            sums.append(some @ table)
+            whole.append(np.asarray(table.sum(axis=0)).ravel())
+        drawn, all_ = np.stack(sums, axis=-1), np.stack(whole, axis=-1)
+        present = drawn[..., 1] + drawn[..., 2] > 0
+        means = (f1(drawn) * present).sum(axis=1) / np.maximum(present.sum(axis=1), 1)
+        return _interval(float(f1(all_).mean()), means)
+
+
+def _interval(value: float, drawn: Floats) -> Interval:
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return Interval(value, float(low), float(high))
+
+
+def _tag_cells(kept: Items, gold: Items) -> tuple[list[tuple[Any, Any]], int]:
+    number: dict[str, int] = {}
+    cells: list[tuple[list[int], list[int]]] = [([], []), ([], []), ([], [])]
+    for row, (k, g) in enumerate(zip(kept, gold, strict=True)):
+        for kind, items in enumerate((set(k) & set(g), set(k), set(g))):
+            for item in items:
+                cells[kind][0].append(row)
+                cells[kind][1].append(number.setdefault(item, len(number)))
+    return [(np.array(r, dtype=int), np.array(c, dtype=int)) for r, c in cells], len(number)
+
+
+def keep(scores: Scores, threshold: float) -> list[frozenset[str]]:
+    """The items that score `threshold` or more."""
+    return [frozenset(i for i, s in each.items() if s >= threshold) for each in scores]
+
+
+def best_threshold(scores: Scores, gold: Items) -> float:
+    """The threshold of the highest micro-F1; ties go to the higher one, no scores give 1."""
+    flat = [(s, i in g) for each, g in zip(scores, gold, strict=True) for i, s in each.items()]
+    if not flat:
+        return 1.0
+    flat.sort(reverse=True)
+    values = np.array([score for score, _ in flat])
+    hits = np.cumsum([right for _, right in flat])
+    total = sum(len(set(g)) for g in gold)
+    figures = 2 * hits / (np.arange(1, len(flat) + 1) + total)
+    ends = np.r_[np.flatnonzero(np.diff(values)), len(values) - 1]  # equal scores stand together
+    at = int(ends[figures[ends].argmax()])
+    below = values[at + 1] if at + 1 < len(values) else 0.0
+    return float((values[at] + below) / 2) if below > 0 else float(values[at])
+
+
+def precision_at(scores: Scores, gold: Items, k: int) -> float:
+    """Mean over products of the share of right items among the k best."""
+    shares = [
+        sum(item in g for item in _top(each, k)) / k for each, g in zip(scores, gold, strict=True)
+    ]
+    return float(np.mean(shares)) if shares else 0.0
+
+
+def rp_at(scores: Scores, gold: Items, k: int) -> float:
+    """R-precision at k (Chalkidis et al., 2019): right among the k best, over min(k, gold)."""
+    shares = [
+        sum(item in g for item in _top(each, k)) / min(k, len(set(g)))
+        for each, g in zip(scores, gold, strict=True)
+        if g
+    ]
+    return float(np.mean(shares)) if shares else 0.0
+
+
+def _top(scores: Mapping[str, float], k: int) -> list[str]:
+    return sorted(scores, key=lambda item: (-scores[item], item))[:k]
+
+
+def curve_points(scores: Scores, gold: Items, points: int = 60) -> list[dict[str, float]]:
+    """Precision and recall as the threshold rises."""
+    flat = sorted(
+        ((s, i in g) for each, g in zip(scores, gold, strict=True) for i, s in each.items()),
+        reverse=True,
+    )
+    total = sum(len(set(g)) for g in gold)
+    if not flat or not total:
+        return []
+    hits = np.cumsum([right for _, right in flat])
+    places = np.unique(np.linspace(0, len(flat) - 1, points).astype(int))
+    return [
+        {
+            "threshold": flat[at][0],
+            "precision": float(hits[at] / (at + 1)),
+            "recall": float(hits[at] / total),
+        }
+        for at in places
+    ]
+
+
+def calibration_bins(scores: Scores, gold: Items, bins: int = 10) -> list[dict[str, float]]:
+    """Bins of equal counts over the scores that are shown (.02 or more), from low to high."""
+    flat = sorted(
+        (s, i in g)
+        for each, g in zip(scores, gold, strict=True)
+        for i, s in each.items()
+        if s >= _KEPT_FROM
+    )
+    found = []
+    for part in np.array_split(np.arange(len(flat)), min(bins, max(len(flat), 1))):
+        if len(part):
+            values = [flat[at][0] for at in part]
+            right = float(np.mean([flat[at][1] for at in part]))
+            found.append(
+                {
+                    "low": values[0],
+                    "high": values[-1],
+                    "mean_score": float(np.mean(values)),
+                    "right": right,
+                    "count": len(part),
+                }
+            )
+    return found
+
+
+def calibration_error(bins: Sequence[Mapping[str, float]]) -> float:
+    """Expected calibration error: the mean gap between score and share right, by bin size."""
+    total = sum(b["count"] for b in bins)
+    return sum(b["count"] * abs(b["mean_score"] - b["right"]) for b in bins) / max(total, 1)
+
+
+def wilson_low(right: float, count: float, z: float = 1.96) -> float:
+    """The lower end of Wilson's score interval (1927) for a share; 0 without observations."""
+    if count <= 0:
+        return 0.0
+    share = right / count
+    middle = share + z * z / (2 * count)
+    spread = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    return max(0.0, (middle - spread) / (1 + z * z / count))
+
+
+def per_tag(kept: Items, gold: Items) -> list[dict[str, Any]]:
+    """A row a tag, the most frequent first."""
+    found: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for k, g in zip(kept, gold, strict=True):
+        for item in set(k):
+            found[item]["kept"] += 1
+            found[item]["right"] += item in g
+        for item in set(g):
+            found[item]["support"] += 1
+    rows = []
+    for tag, seen in found.items():
+        row = np.array([seen["right"], seen["kept"], seen["support"]], dtype=float)
+        rows.append(
+            {
+                "tag": tag,
+                "support": seen["support"],
+                "kept": seen["kept"],
+                "right": seen["right"],
+                "precision": float(precision(row)),
+                "recall": float(recall(row)),
+                "f1": float(f1(row)),
+            }
+        )
+    return sorted(rows, key=lambda row: (-row["support"], -row["kept"], row["tag"]))
+
+
+def extractgpt(kept: Items, gold: Items) -> dict[str, float]:
+    """ExtractGPT's metric (Brinkmann et al., 2024): attributes that gold does not list are ignored.
+
+    For each attribute of a product's gold: right (a predicted value is among gold's), wrong, or
+    none predicted. Gold without explicit "n/a" leaves out its fourth case.
+    """
+    right = wrong = missing = 0
+    for k, g in zip(kept, gold, strict=True):
+        wanted, said = _by_key(g), _by_key(k)
+        for key, values in wanted.items():
+            if key not in said:
+                missing += 1
+            elif said[key] & values:
+                right += 1
+            else:
+                wrong += 1
+    p, r = right / max(right + wrong, 1), right / max(right + missing, 1)
+    return {"precision": p, "recall": r, "f1": 2 * p * r / max(p + r, 1e-12)}
+
+
+def _by_key(items: Collection[str]) -> dict[str, set[str]]:
+    found: defaultdict[str, set[str]] = defaultdict(set)
+    for item in items:
+        key, equals, value = item.partition("=")
+        if equals:
+            found[key].add(value)
+    return dict(found)

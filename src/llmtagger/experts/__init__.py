@@ -1,0 +1,1 @@
+"""What is learnt from labelled products, apart from looking at neighbours."""

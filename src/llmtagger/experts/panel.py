@@ -1,0 +1,186 @@
+"""The experts together: fitted to labelled products, asked about new ones, or about their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from llmtagger.datatypes import Extraction, Opinion, Product, Span, TagKind
+from llmtagger.experts import extraction, linear
+from llmtagger.experts.extraction import Extractor
+from llmtagger.experts.linear import LinearExpert
+from llmtagger.experts.mentions import MentionRates
+from llmtagger.experts.sketch import Sketch
+from llmtagger.protocols import Vectors
+from llmtagger.vocabulary import Vocabulary
+
+MOST = 20_000  # labelled products that are learnt from; more cost minutes and add little
+_TOP = 24  # tags that the linear expert names
+_FOLDS = 5
+_TEXT_LIMIT = 2000  # characters
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """All that was learnt. Without labelled products only mentions are found."""
+
+    vocabulary: Vocabulary
+    sketch: Sketch | None = None
+    linear: LinearExpert | None = None
+    mentions: MentionRates | None = None
+    extractor: Extractor | None = None
+
+    @classmethod
+    def fit(
+        cls,
+        products: Sequence[Product],
+        vectors: Vectors,
+        labels: Any,
+        vocabulary: Vocabulary,
+        *,
+        given: bool,
+    ) -> Panel:
+        """Learn from labelled products: their vectors (n, d) and tags, a CSR matrix (n, tags).
+
+        `given` says that the vocabulary was not read off these products.
+        """
+        if not products or not len(vocabulary):
+            return cls(vocabulary)
+        sketch = Sketch.fit(text_of(product) for product in products)
+        return cls(
+            vocabulary,
+            sketch,
+            linear.fit(features(sketch, products, vectors), labels),
+            MentionRates.fit(vocabulary, _seen(products, labels, vocabulary, given)),
+            extraction.fit(products) if has_spans(vocabulary) else None,
+        )
+
+    def judge(self, products: Sequence[Product], vectors: Vectors) -> list[Opinion]:
+        """One opinion a product, in order."""
+        estimates = self._estimates(products, vectors)
+        opinions = []
+        for row, product in enumerate(products):
+            mentioned = self.vocabulary.mentions(product)
+            opinions.append(
+                Opinion(
+                    linear=estimates[row],
+                    mentioned=mentioned,
+                    trust=self.mentions.rates(mentioned) if self.mentions else {},
+                    extracted=self.extractor.extract(product) if self.extractor else (),
+                )
+            )
+        return opinions
+
+    def _estimates(self, products: Sequence[Product], vectors: Vectors) -> list[dict[int, float]]:
+        if self.linear is None or self.sketch is None:
+            return [{} for _ in products]
+        estimates = self.linear.estimate(features(self.sketch, products, vectors))
+        return [best(self.linear.tags, row) for row in estimates]
+
+
+class LeftOut:
+    """The experts' opinions of products that they were fitted to, each without its own group.
+
+    The linear expert and the mentions are exact, as if fitted without the group; the extractor is
+    cross-fitted in 5 folds. Tags that nobody outside the group carries are unknown, unless the
+    vocabulary was `given` rather than read off the products.
+    """
+
+    def __init__(
+        self,
+        panel: Panel,
+        products: Sequence[Product],
+        vectors: Vectors,
+        labels: Any,
+        groups: Sequence[int],
+        *,
+        given: bool,
+    ) -> None:
+        self._opinions: dict[str, Opinion] = {}
+        if panel.sketch is None or panel.mentions is None:
+            self._opinions = {
+                p.id: o for p, o in zip(products, panel.judge(products, vectors), strict=True)
+            }
+            return
+        tags, estimates = linear.left_out(features(panel.sketch, products, vectors), labels, groups)
+        extracted = _cross_fitted(products, groups) if panel.extractor else {}
+        seen = list(_seen(products, labels, panel.vocabulary, given))
+        support = np.asarray(labels.sum(axis=0)).ravel()
+        for members in linear.rows_of(groups):
+            rates = panel.mentions.without(seen[row] for row in members)
+            carried = np.asarray(labels[members].sum(axis=0)).ravel()
+            own = {tag: int(carried[tag]) for tag in np.flatnonzero(carried).tolist()}
+            lost = support - carried <= 0
+            unknown = frozenset() if given else frozenset(np.flatnonzero(lost).tolist())
+            for row in members.tolist():
+                product = products[row]
+                mentioned = panel.vocabulary.mentions(product, without=unknown)
+                self._opinions[product.id] = Opinion(
+                    linear=best(tags, estimates[row]),
+                    mentioned=mentioned,
+                    trust=rates.rates(mentioned),
+                    extracted=extracted.get(product.id, ()),
+                    unknown=unknown,
+                    own=own,
+                )
+
+    def judge(self, products: Sequence[Product], vectors: Vectors) -> list[Opinion]:
+        """The opinions of some of the products."""
+        return [self._opinions[product.id] for product in products]
+
+
+def _cross_fitted(
+    products: Sequence[Product], groups: Sequence[int]
+) -> dict[str, tuple[Extraction, ...]]:
+    fold = np.asarray(groups) % _FOLDS
+    found = {}
+    for number in range(_FOLDS):
+        kept = [p for p, of in zip(products, fold, strict=True) if of != number]
+        extractor = extraction.fit(kept)
+        for product, of in zip(products, fold, strict=True):
+            if of == number:
+                found[product.id] = extractor.extract(product)
+    return found
+
+
+def _seen(
+    products: Sequence[Product], labels: Any, vocabulary: Vocabulary, given: bool
+) -> Iterator[tuple[dict[int, tuple[Span, ...]], set[int]]]:
+    """What each product mentions and carries, less the mentions of what it alone carries.
+
+    Another product would not find such a tag there, and so not see it hide a shorter mention.
+    """
+    support = np.asarray(labels.sum(axis=0)).ravel()
+    for row, product in enumerate(products):
+        carried = set(labels.indices[labels.indptr[row] : labels.indptr[row + 1]].tolist())
+        brought = set() if given else {tag for tag in carried if support[tag] == 1}
+        yield vocabulary.mentions(product, without=brought), carried
+
+
+def features(sketch: Sketch, products: Sequence[Product], vectors: Vectors) -> Vectors:
+    """Unit rows: a product's vector and the sketch of its words, both with the same weight."""
+    words = sketch.encode([text_of(product) for product in products])
+    return np.hstack([vectors, words]).astype(np.float32) * np.float32(np.sqrt(0.5))
+
+
+def best(tags: Any, estimates: Any) -> dict[int, float]:
+    """The tags of the highest estimates above 0, 24 at the most."""
+    top = np.argpartition(-estimates, _TOP - 1)[:_TOP] if len(estimates) > _TOP else slice(None)
+    return {
+        int(tag): float(estimate)
+        for tag, estimate in zip(tags[top], estimates[top], strict=True)
+        if estimate > 0
+    }
+
+
+def has_spans(vocabulary: Vocabulary) -> bool:
+    """Whether any value of the vocabulary is to be read off the text."""
+    return any(tag.kind is TagKind.SPAN for tag in vocabulary)
+
+
+def text_of(product: Product) -> str:
+    """What the sketch sees of a product."""
+    return product.text()[:_TEXT_LIMIT]
