@@ -1,195 +1,111 @@
-"""Fits the default weights of `stages/scoring.py` and compares them with the neighbour vote.
+"""Fits the default weights of `stages/scoring.py`, which hold until `llmtagger calibrate` has run.
 
-    python benchmarks/default_weights.py SET.jsonl... [--rows 2000]
+    python benchmarks/default_weights.py DATA_ROOT
 
-Each set is split by product group into an index (60 %), products to fit on (20 %) and products to
-judge on (20 %). One logistic regression is fitted over all sets at once; the vote's threshold is
-chosen for each set on the products to fit on. No model is asked: its share is set by hand.
+Fitted to gold sets that are not among those that `make eval` judges by: what is learnt here can
+tell nothing of those. Of each set 200 products are scored by an index of the others, by one of 50
+of them, and by the names of the tags alone. No model is asked: its weights are set by hand.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import random
 import sys
-from collections import defaultdict
-from dataclasses import dataclass
+import tempfile
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
-from scipy.sparse import csr_matrix
-from sklearn.linear_model import LogisticRegression
 
-from llmtagger import linear
-from llmtagger.backends.encoders import choose_encoder, load_encoder
-from llmtagger.backends.lexical import LexicalIndex
-from llmtagger.backends.vectors import ExactIndex
-from llmtagger.catalog import read_catalog
-from llmtagger.config import RetrievalSettings
+from llmtagger.backends import index_writer
+from llmtagger.backends.encoders import TEXT_LIMIT, choose_encoder, load_encoder
+from llmtagger.config import Settings
 from llmtagger.datatypes import Product
-from llmtagger.normalise import normalise
-from llmtagger.protocols import Encoder
-from llmtagger.stages.retrieval import CatalogueRetriever
-from llmtagger.stages.scoring import signals
+from llmtagger.evaluation import fitting, metrics, splitting
+from llmtagger.evaluation.gold import GoldSet, load_gold
+from llmtagger.evaluation.judging import Judge
+from llmtagger.evaluation.remembering import RememberingEncoder
+from llmtagger.pipeline import build_tagger
+from llmtagger.stages.prompting import default_template, find_template
 from llmtagger.vocabulary import Vocabulary
 
-SEED = 7
-WARM = ("vote", "lexical_vote", "name_similarity", "name_lexical", "literal", "prior", "linear")
+SETS = (
+    *("debtags_en_zh", "bestbuy_phones_en", "flipkart_attr_en", "ae110k_en", "yanxuan_zh"),
+    *("wdc_pave_extract_en", "examples"),
+)
+CARDS = Path(__file__).parents[1] / "eval" / "datasets"
+ROWS, SCORED, FEW = 800, 200, 50
 COLD = ("name_similarity", "name_lexical", "literal")
 
 
-@dataclass
-class Sample:
-    """Candidates of many products: signals, whether right, and gold tags never offered."""
-
-    values: np.ndarray
-    right: np.ndarray
-    gold: int
-    recall_offered: float
-
-
-Sets = dict[str, dict[str, Sample]]
-Figures = tuple[float, float, float]
-
-
-def catalogue_of(
-    products: list[Product], vocabulary: Vocabulary, labelled: bool, encoder: Encoder | None = None
-) -> SimpleNamespace:
-    encoder = encoder or load_encoder(choose_encoder([p.text() for p in products]))
-    vectors = encoder.encode([p.text()[:2000] for p in products])
-    rows, columns = [], []
-    for row, product in enumerate(products):
-        known = (vocabulary.resolve(tag) for tag in product.tags or ())
-        tags = {vocabulary.position(tag) for tag in known if tag}
-        columns += tags
-        rows += [row] * len(tags)
-    shape = (len(products), len(vocabulary))
-    labels = csr_matrix((np.ones(len(rows), np.float32), (rows, columns)), shape=shape)
-    names = [" ".join((t.name, *t.aliases, *t.labels.values())) for t in vocabulary]
-    tag_matrix = encoder.encode(names)
-    return SimpleNamespace(
-        encoder=encoder,
-        vocabulary=vocabulary,
-        labelled=np.full(len(products), labelled),
-        vectors=vectors,
-        product_vectors=ExactIndex(vectors),
-        product_texts=LexicalIndex.build([p.text() for p in products]),
-        tag_matrix=tag_matrix,
-        tag_vectors=ExactIndex(tag_matrix),
-        tag_texts=LexicalIndex.build(names),
-        assignments=labels,
-        linear=linear.fit(vectors, labels) if labelled else None,
-        prior=np.asarray(labels.mean(axis=0)).ravel().astype(np.float32) * labelled,
-        product=lambda position: products[position],
-    )
+def tables(gold: GoldSet) -> dict[str, fitting.Table]:
+    """The signals of 200 products, by how many labelled ones the index has."""
+    texts = [product.text()[:TEXT_LIMIT] for product in gold.products]
+    encoder = RememberingEncoder(load_encoder(choose_encoder(texts)))
+    vectors = encoder.encode(texts)
+    groups = splitting.groups(gold.products, vectors)
+    parts = splitting.split(groups, test=min(SCORED, len(texts) // 3), seed=7)
+    train = [gold.products[at] for at in parts.train]
+    test = [gold.products[at] for at in parts.test]
+    own = [groups[at] for at in parts.test]
+    given = Vocabulary.from_products(train)
+    few = np.random.default_rng(7).permutation(len(train))[:FEW].tolist()
+    nobody = [replace(product, tags=None) for product in train]
+    return {
+        "warm": table(gold, encoder, train, None, test, own),
+        "few": table(gold, encoder, [train[at] for at in few], given, test, own),
+        "cold": table(gold, encoder, nobody, given, test, own),
+    }
 
 
-def sample(catalogue: SimpleNamespace, products: list[Product]) -> Sample:
-    retriever = CatalogueRetriever(catalogue, RetrievalSettings(), leave_out_siblings=True)
-    values, right, gold_count, offered = [], [], 0, 0
-    for start in range(0, len(products), 64):
-        batch = products[start : start + 64]
-        for product, shortlist in zip(batch, retriever.retrieve(batch), strict=True):
-            gold = {normalise(tag) for tag in product.tags or ()}
-            gold_count += len(gold)
-            for position, candidate in enumerate(shortlist.candidates):
-                known = signals(candidate, None)
-                hit = normalise(candidate.tag.name) in gold or any(
-                    normalise(x) in gold
-                    for x in (*candidate.tag.aliases, *candidate.tag.labels.values())
-                )
-                values.append([known[name] for name in WARM])
-                right.append(hit)
-                offered += hit and position < shortlist.offered
-    return Sample(np.array(values), np.array(right), gold_count, offered / gold_count)
+def table(
+    gold: GoldSet,
+    encoder: RememberingEncoder,
+    indexed: list[Product],
+    vocabulary: Vocabulary | None,
+    test: list[Product],
+    groups: list[int],
+) -> fitting.Table:
+    with tempfile.TemporaryDirectory() as folder:
+        index = index_writer.build(indexed, Path(folder) / "i", encoder, vocabulary=vocabulary)
+        template = find_template(default_template(gold.kind))
+        tagger = build_tagger(index, template, Settings(), None, leave_out_siblings=True)
+        judge = Judge(index.vocabulary, unjudged=gold.unjudged, alternatives=gold.alternatives)
+        return fitting.table_of(tagger.tag_all(test), judge, groups)
 
 
-def f1(scores: np.ndarray, data: Sample, threshold: float) -> tuple[float, float, float]:
-    kept = scores >= threshold
-    hits = float((kept & data.right).sum())
-    p, r = hits / max(kept.sum(), 1), hits / data.gold
-    return 2 * p * r / max(p + r, 1e-9), p, r
-
-
-def best_threshold(scores: np.ndarray, data: Sample) -> float:
-    return max(np.arange(0.05, 0.96, 0.05), key=lambda t: f1(scores, data, t)[0])
-
-
-def split(products: list[Product]) -> tuple[list[Product], list[Product], list[Product]]:
-    groups = defaultdict(list)
-    for product in products:
-        groups[product.group or normalise(product.title)].append(product)
-    order = list(groups.values())
-    random.Random(SEED).shuffle(order)
-    flat = [p for group in order for p in group]
-    a, b = int(len(flat) * 0.6), int(len(flat) * 0.8)
-    return flat[:a], flat[a:b], flat[b:]
+def pooled(several: list[fitting.Table]) -> tuple[np.ndarray, np.ndarray]:
+    """Design and truth of several tables, as many rows of each."""
+    random = np.random.default_rng(7)
+    least = min(len(t.right) for t in several)
+    picked = [random.permutation(len(t.right))[:least] for t in several]
+    x = np.vstack([fitting.design(t)[rows] for t, rows in zip(several, picked, strict=True)])
+    return x, np.concatenate([t.right[rows] for t, rows in zip(several, picked, strict=True)])
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("sets", nargs="+", type=Path)
-    parser.add_argument("--rows", type=int, default=2000)
-    arguments = parser.parse_args()
-    data: Sets = {}
-    for path in arguments.sets:
-        products = list(read_catalog(path, rejected=lambda row: None))
-        random.Random(SEED).shuffle(products)
-        index, fit, judge = split([p for p in products[: arguments.rows] if p.tags])
-        vocabulary = Vocabulary.from_products(index)
-        everything = Vocabulary.from_products([*index, *fit, *judge])
-        warm, cold = catalogue_of(index, vocabulary, True), catalogue_of(index, everything, False)
-        data[path.stem] = {
-            "fit": sample(warm, fit),
-            "judge": sample(warm, judge),
-            "cold_fit": sample(cold, fit),
-            "cold_judge": sample(cold, judge),
-        }
-        sys.stderr.write(f"{path.stem} {len(index)} products, {len(vocabulary)} tags\n")
-    report(data)
-
-
-def fitted(
-    data: dict[str, dict[str, Sample]], part: str, names: tuple[str, ...]
-) -> LogisticRegression:
-    columns = [WARM.index(name) for name in names]
-    x = np.vstack([d[part].values[:, columns] for d in data.values()])
-    y = np.concatenate([d[part].right for d in data.values()])
-    weight = np.concatenate(
-        [np.full(len(d[part].right), 1e4 / len(d[part].right)) for d in data.values()]
-    )
-    return LogisticRegression(C=1.0, max_iter=2000).fit(x, y, sample_weight=weight)
-
-
-def judged(data: Sets, name: str, part: str, names: tuple[str, ...], kept: Sets) -> Figures:
-    """F1, precision and recall at .5 on one set, by a model fitted on the sets in `kept`."""
-    target = data[name][f"{part.removesuffix('fit')}judge"]
-    columns = [WARM.index(n) for n in names]
-    scores = fitted(kept, part, names).predict_proba(target.values[:, columns])[:, 1]
-    return f1(scores, target, 0.5)
-
-
-def report(data: Sets) -> None:
+    found = []
+    for name in SETS:
+        gold = load_gold(CARDS / name, Path(sys.argv[1]), limit=ROWS)
+        found.append(tables(gold))
+        sys.stderr.write(f"{name}: {len(gold.products)} products\n")
     out = sys.stdout.write
-    for part, names in (("fit", WARM), ("cold_fit", COLD)):
-        model = fitted(data, part, names)
-        weights = {n: round(float(w), 2) for n, w in zip(names, model.coef_[0], strict=True)}
-        out(f"{part}: bias {model.intercept_[0]:.2f} {json.dumps(weights)}\n")
-    out("\nF1, precision, recall of: the vote at its own threshold | all sets' weights | ")
-    out("weights fitted without this set | cold\n")
-    for name, d in data.items():
-        threshold = best_threshold(d["fit"].values[:, 0], d["fit"])
-        others = {k: v for k, v in data.items() if k != name} or data
-        figures = (
-            f1(d["judge"].values[:, 0], d["judge"], threshold),
-            judged(data, name, "fit", WARM, data),
-            judged(data, name, "fit", WARM, others),
-            judged(data, name, "cold_fit", COLD, data),
-        )
-        row = " | ".join(" ".join(f"{x:.3f}" for x in each) for each in figures)
-        out(f"{name} (recall@24 {d['judge'].recall_offered:.3f}): {row}\n")
+    x, right = pooled([each[part] for each in found for part in ("warm", "few")])
+    warm = fitting.weights_of(fitting.fit_logistic(x, right))
+    out(f"WARM = {warm}\n")
+    x, right = pooled([each["cold"] for each in found])
+    columns = [fitting.STRAIGHT.index(name) for name in COLD]
+    cold = fitting.fit_logistic(x[:, columns], right)
+    out(f"COLD = bias {cold[-1]:.2f} {dict(zip(COLD, cold.round(2).tolist(), strict=False))}\n")
+    for part in ("warm", "few"):
+        figures = []
+        for name, each in zip(SETS, found, strict=True):
+            t = each[part]
+            scores = fitting.log_odds_of(warm, fitting.design(t), t, np.arange(len(t.right)))
+            cut, best = fitting.best_cut(fitting.chances(scores), t)
+            kept = fitting.chances(scores) >= 0.35
+            total = np.array([(kept & t.right).sum(), kept.sum(), t.gold.sum()], dtype=float)
+            figures.append(f"{name} {float(metrics.f1(total)):.3f} (best {best:.3f} at {cut:.2f})")
+        out(f"{part}, F1 at .35 on the products fitted to: {', '.join(figures)}\n")
 
 
 if __name__ == "__main__":

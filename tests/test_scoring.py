@@ -21,13 +21,22 @@ from llmtagger.datatypes import (
     Span,
     Tag,
 )
-from llmtagger.stages.scoring import COLD, WARM, WeightedScorer, Weights, logistic, signals
+from llmtagger.stages.scoring import (
+    COLD,
+    WARM,
+    WeightedScorer,
+    Weights,
+    curve,
+    logistic,
+    signals,
+)
 
 PRODUCT = Product("1", "Mug")
 SHARE = st.floats(0, 1)
+NAMES = list(signals(Candidate(Tag("a", "a")), None))
 CANDIDATES = st.builds(
     Candidate,
-    tag=st.sampled_from([Tag(name, name) for name in "abc"]),
+    tag=st.sampled_from([Tag("a", "a"), Tag("b", "b", key="Color"), Tag("c", "c", key="Color")]),
     vote=SHARE,
     lexical_vote=SHARE,
     name_similarity=st.floats(-1, 1),
@@ -35,6 +44,8 @@ CANDIDATES = st.builds(
     spans=st.sampled_from([(), (Span("title", "Mug"),)]),
     prior=SHARE,
     linear=SHARE,
+    trust=SHARE,
+    extracted=SHARE,
 )
 
 
@@ -42,20 +53,155 @@ def _shortlist(*candidates: Candidate, labelled: int = 9) -> Shortlist:
     return Shortlist((), candidates, labelled=labelled)
 
 
-@given(CANDIDATES, st.none() | st.floats(-20, 0), st.booleans(), st.integers(0, 2))
+WEIGHT = st.floats(-9, 9)
+WEIGHTS = st.builds(
+    Weights,
+    WEIGHT,
+    st.dictionaries(st.sampled_from(NAMES), st.tuples(WEIGHT, WEIGHT)),
+    st.dictionaries(st.sampled_from(["a", "b", "zz"]), WEIGHT),
+    st.dictionaries(st.sampled_from(["Color", "Fit", ""]), WEIGHT),
+)
+
+
+@given(
+    st.lists(CANDIDATES, min_size=1, max_size=3, unique_by=lambda candidate: candidate.tag.id),
+    WEIGHTS,
+    st.none() | st.floats(-20, 0),
+    st.booleans(),
+    st.integers(0, 2),
+)
 def test_the_contributions_sum_to_the_log_odds(
-    candidate: Candidate, logprob: float | None, chosen: bool, labelled: int
+    candidates: list[Candidate],
+    weights: Weights,
+    logprob: float | None,
+    chosen: bool,
+    labelled: int,
 ) -> None:
-    weights = WARM if labelled else COLD
-    parsed = ParsedTags((Proposal(candidate.tag, logprob=logprob),) if chosen else ())
-    shortlist = _shortlist(candidate, labelled=labelled)
-    (item,) = WeightedScorer().score(PRODUCT, shortlist, parsed).items
-    log_odds = math.log(item.score / (1 - item.score))
-    parts = item.evidence.contributions
-    assert log_odds == pytest.approx(sum(parts.values()), abs=1e-9)
-    assert parts["bias"] == weights.bias
-    for name, value in item.evidence.signals.items():
-        assert parts.get(name, 0.0) == pytest.approx(weights.of[name] * value)
+    tag = candidates[0].tag
+    parsed = ParsedTags((Proposal(tag, logprob=logprob),) if chosen else ())
+    shortlist = _shortlist(*candidates, labelled=labelled)
+    scorer = WeightedScorer(warm=weights, cold=weights)
+    items = scorer.score(PRODUCT, shortlist, parsed).items
+    assert len(items) == len(candidates)
+    for item in items:
+        parts, values = item.evidence.contributions, item.evidence.signals
+        assert item.score == pytest.approx(logistic(math.fsum(parts.values())), abs=1e-12)
+        by_hand = weights.bias
+        for name, (straight, curved) in weights.of.items():
+            part = straight * values[name] + curved * curve(values[name])
+            assert parts.get(name, 0.0) == pytest.approx(part, abs=1e-12)
+            by_hand += part
+        own = weights.tags.get(item.tag.id, 0.0)
+        own += weights.keys.get(item.tag.key, 0.0) if item.tag.key else weights.keys.get("", 0.0)
+        assert parts.get("tag", 0.0) == own
+        assert sum(parts.values()) == pytest.approx(by_hand + own, abs=1e-9)
+        assert set(parts) <= {"bias", "tag", *weights.of}
+
+
+@pytest.mark.parametrize(
+    ("share", "log_odds"),
+    [(0.0, 0.0), (0.5, math.log(51)), (1.0, math.log(51**2)), (-3.0, 0.0), (2.0, math.log(51**2))],
+    ids=["nothing", "half", "all", "less-than-nothing", "more-than-all"],
+)
+def test_the_curve(share: float, log_odds: float) -> None:
+    """(x + .02) / (1.02 - x) is 1/51 at 0, 1 at a half and 51 at 1."""
+    assert curve(share) == pytest.approx(log_odds, abs=1e-12)
+
+
+@given(SHARE, SHARE)
+def test_the_curve_rises(one: float, other: float) -> None:
+    low, high = sorted([one, other])
+    assert curve(low) <= curve(high)
+    assert high - low < 1e-9 or curve(low) < curve(high)
+
+
+VALUED = st.builds(
+    Candidate,
+    tag=st.builds(
+        lambda number, key: Tag(f"{key}={number}", f"t{number}", key=key),
+        st.integers(0, 9),
+        st.sampled_from([None, "Color", "Fit"]),
+    ),
+    vote=SHARE,
+    linear=SHARE,
+    extracted=SHARE,
+    trust=SHARE,
+)
+
+
+@given(
+    st.lists(VALUED, max_size=7, unique_by=lambda c: c.tag.id),
+    st.lists(VALUED, max_size=3, unique_by=lambda c: c.tag.id),
+)
+def test_a_rival_is_the_strongest_other_value_of_the_key(
+    listed: list[Candidate], others: list[Candidate]
+) -> None:
+    known = {candidate.tag.id for candidate in listed}
+    proposed = [other.tag for other in others if other.tag.id not in known]
+    parsed = ParsedTags(tuple(Proposal(tag) for tag in proposed), answered=True)
+    items = WeightedScorer().score(PRODUCT, _shortlist(*listed), parsed).items
+    found = {item.tag.id: item.evidence.signals["rival"] for item in items}
+    everyone = listed + [Candidate(tag) for tag in proposed]
+    assert set(found) == {one.tag.id for one in everyone}
+    for one in everyone:
+        rivals = [
+            max(other.vote, other.linear, other.extracted)
+            for other in everyone
+            if other.tag.id != one.tag.id and one.tag.key and other.tag.key == one.tag.key
+        ]
+        assert found[one.tag.id] == max(rivals, default=0.0)
+
+
+@pytest.mark.parametrize(
+    ("prior", "labelled", "support"),
+    [
+        pytest.param(0.1, 90, math.log(10) / math.log(1001), id="nine-carriers"),
+        pytest.param(0.5, 2000, 1.0, id="a-thousand"),
+        pytest.param(1.0, 5000, 1.0, id="no-more-than-1"),
+        pytest.param(0.5, 0, 0.0, id="nothing-labelled"),
+    ],
+)
+def test_support_counts_carriers_by_their_logarithm(
+    prior: float, labelled: int, support: float
+) -> None:
+    candidate = Candidate(Tag("a", "a"), prior=prior)
+    assert signals(candidate, None, labelled=labelled)["support"] == pytest.approx(support)
+    scored = WeightedScorer().score(PRODUCT, _shortlist(candidate, labelled=labelled), ParsedTags())
+    assert scored.items[0].evidence.signals["support"] == pytest.approx(support)
+
+
+def _by(number: float) -> Weights:
+    return Weights(number, {})
+
+
+@pytest.mark.parametrize("asked", [None, _by(3.0)], ids=["not-fitted", "fitted"])
+@pytest.mark.parametrize("answered", [True, False], ids=["answered", "not-answered"])
+@pytest.mark.parametrize("labelled", [9, 0], ids=["warm", "cold"])
+def test_which_weights_are_used(asked: Weights | None, answered: bool, labelled: int) -> None:
+    """`asked` needs an answer and labelled products; an empty answer is one too."""
+    scorer = WeightedScorer(warm=_by(1.0), cold=_by(2.0), asked=asked)
+    shortlist = _shortlist(Candidate(Tag("a", "a")), labelled=labelled)
+    (item,) = scorer.score(PRODUCT, shortlist, ParsedTags(answered=answered)).items
+    expected = 2.0 if not labelled else 3.0 if asked and answered else 1.0
+    assert item.evidence.contributions == {"bias": expected}
+    assert item.score == pytest.approx(1 / (1 + math.exp(-expected)))
+
+
+@pytest.mark.parametrize(
+    ("asked", "labelled", "bias"),
+    [
+        pytest.param(None, 9, 2.0, id="by-the-cold-weights"),
+        pytest.param(None, 0, 2.0, id="cold-anyway"),
+        pytest.param(_by(3.0), 9, 3.0, id="by-the-fitted-weights"),
+        pytest.param(_by(3.0), 0, 2.0, id="fitted-but-cold"),
+    ],
+)
+def test_what_the_model_brought_up(asked: Weights | None, labelled: int, bias: float) -> None:
+    scorer = WeightedScorer(warm=_by(1.0), cold=_by(2.0), asked=asked)
+    parsed = ParsedTags((Proposal(Tag("n", "n")),), answered=True)
+    (item,) = scorer.score(PRODUCT, _shortlist(labelled=labelled), parsed).items
+    assert item.evidence.contributions == {"bias": bias}
+    assert item.evidence.signals["chosen"] == 1.0
 
 
 @given(CANDIDATES, SHARE)
@@ -68,7 +214,7 @@ def test_a_larger_vote_never_scores_less(candidate: Candidate, vote: float) -> N
     assert one.items[0].score <= other.items[0].score
 
 
-def test_every_signal_has_a_weight_and_is_what_it_says() -> None:
+def test_every_signal_is_what_it_says() -> None:
     tag = Tag("a", "a")
     candidate = Candidate(
         tag,
@@ -79,9 +225,11 @@ def test_every_signal_has_a_weight_and_is_what_it_says() -> None:
         name_lexical=0.4,
         prior=0.5,
         linear=0.6,
+        trust=0.7,
+        extracted=0.8,
     )
     proposal = Proposal(tag, spans=(Span("title", "a"),), logprob=math.log(0.25))
-    known = signals(candidate, proposal)
+    known = signals(candidate, proposal, rival=0.9, labelled=18)
     assert known == pytest.approx(
         {
             "vote": 0.1,
@@ -91,20 +239,24 @@ def test_every_signal_has_a_weight_and_is_what_it_says() -> None:
             "literal": 1.0,
             "prior": 0.5,
             "linear": 0.6,
+            "trust": 0.7,
+            "extracted": 0.8,
+            "rival": 0.9,
+            "support": math.log(10) / math.log(1001),
             "chosen": 1.0,
             "confidence": 0.25,
         }
     )
-    assert set(known) == set(WARM.of) == set(COLD.of)
+    assert set(WARM.of) <= set(known)
+    assert set(COLD.of) <= set(known) - {"vote", "lexical_vote", "linear", "prior", "support"}
     assert not any(signals(Candidate(tag), None).values())
 
 
 @pytest.mark.parametrize(("labelled", "score"), [(9, 0.5), (0, 0.75)], ids=["warm", "cold"])
 def test_the_weights_decide(labelled: int, score: float) -> None:
-    nothing = dict.fromkeys(WARM.of, 0.0)
     scorer = WeightedScorer(
-        warm=Weights(-1.0, nothing | {"vote": 2.0}),
-        cold=Weights(0.0, nothing | {"vote": 2 * math.log(3)}),
+        warm=Weights(-1.0, {"vote": (2.0, 0.0), "linear": (9.0, 9.0)}),
+        cold=Weights(0.0, {"vote": (0.0, math.log(3) / math.log(51))}),
     )
     shortlist = _shortlist(Candidate(Tag("a", "a"), vote=0.5), labelled=labelled)
     (item,) = scorer.score(PRODUCT, shortlist, ParsedTags()).items

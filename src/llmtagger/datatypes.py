@@ -317,7 +317,8 @@ class ScoredTags:
 class TaggedProduct:
     """The pipeline's result for one product; `problem` says why there is no answer, if so.
 
-    `offered` are the names of the tags that the model could choose from.
+    `answered` says that the model gave a readable answer, `offered` are the names of the tags that
+    it could choose from.
     """
 
     product: Product
@@ -326,5 +327,6 @@ class TaggedProduct:
     problem: Problem | None = None
     truncated: tuple[str, ...] = ()
     completion: Completion | None = None
+    answered: bool = False
     offered: tuple[str, ...] = ()
     prompt_hash: str = ""

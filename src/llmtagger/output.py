@@ -21,14 +21,28 @@ from llmtagger.vocabulary import tag_from_record, tag_to_record
 
 _KEPT_FROM = 0.02  # candidates that score less are not worth a line in the journal
 _SHOWN_NEIGHBOURS = 5
+_NOTHING = 2.0  # a threshold that no score reaches
 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """Where scores are cut: kept from `threshold` on, shown for review from `review` on."""
+    """Where scores are cut: kept from `threshold` on, shown for review from `review` on.
+
+    Scores of products that the model has answered are cut at `answered`, where that is set. A
+    threshold above 1 keeps nothing.
+    """
 
     threshold: float
     review: float
+    answered: float | None = None
+
+    def of(self, tagged: TaggedProduct) -> float:
+        """The threshold for one result; with a problem nothing is kept."""
+        if tagged.problem is not None:
+            return _NOTHING
+        if tagged.answered and self.answered is not None:
+            return self.answered
+        return self.threshold
 
 
 def product_record(product: Product) -> dict[str, Any]:
@@ -44,7 +58,7 @@ def product_record(product: Product) -> dict[str, Any]:
 
 def output_record(tagged: TaggedProduct, cut: Cut, run: Mapping[str, str]) -> dict[str, Any]:
     """One line of output. With a problem nothing is kept: what is plausible goes to review."""
-    threshold = cut.threshold if tagged.problem is None else 2.0
+    threshold = cut.of(tagged)
     lang = tagged.product.lang[:2].lower()
     kept, review = tagged.scored.at(threshold), tagged.scored.below(threshold, cut.review)
     shown = {item.tag.id for item in (*kept, *review)}
@@ -114,6 +128,7 @@ def to_payload(tagged: TaggedProduct) -> dict[str, Any]:
         "rejected": [[r.text, r.reason.value] for r in tagged.rejected],
         "problem": _problem(tagged.problem),
         "truncated": list(tagged.truncated),
+        "answered": tagged.answered,
     }
 
 
@@ -126,6 +141,7 @@ def from_payload(product: Product, payload: Mapping[str, Any]) -> TaggedProduct:
         rejected=tuple(Rejection(text, Reason(reason)) for text, reason in payload["rejected"]),
         problem=Problem(**problem) if problem else None,
         truncated=tuple(payload["truncated"]),
+        answered=payload["answered"],
     )
 
 

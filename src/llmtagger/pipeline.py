@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from itertools import islice
 
@@ -13,6 +13,7 @@ from llmtagger.datatypes import (
     Problem,
     Product,
     Prompt,
+    ScoredTags,
     Shortlist,
     TaggedProduct,
 )
@@ -25,13 +26,15 @@ from llmtagger.stages.scoring import WeightedScorer
 
 _BATCH = 16  # products retrieved at once: few enough that the first prompts leave early
 
+WorthAsking = Callable[[ScoredTags], bool]
 _Numbered = tuple[int, TaggedProduct]
 
 
 class Tagger:
     """Tags products: retrieve, render, generate, parse, score.
 
-    Without a generator no model is asked, and the scores rest on the catalogue alone.
+    Without a generator no model is asked, and the scores rest on the catalogue alone. From the
+    scores without the model, `worth_asking` decides whether it is asked about a product.
     """
 
     def __init__(
@@ -41,7 +44,9 @@ class Tagger:
         answers: AnswerFormat,
         scorer: Scorer,
         generator: Generator | None,
+        worth_asking: WorthAsking | None = None,
     ) -> None:
+        self._worth_asking = worth_asking
         self._retriever = retriever
         self._renderer = renderer
         self._answers = answers
@@ -95,7 +100,11 @@ class Tagger:
 
     def _tag(self, number: int, product: Product, shortlist: Shortlist) -> _Numbered:
         prompt = self._renderer.render(product, shortlist)
-        parsed, completion = self._ask(prompt, product, shortlist)
+        parsed, completion = ParsedTags(), None
+        if self._worth_asking is None or self._worth_asking(
+            self._scorer.score(product, shortlist, parsed)
+        ):
+            parsed, completion = self._ask(prompt, product, shortlist)
         return number, TaggedProduct(
             product=product,
             scored=self._scorer.score(product, shortlist, parsed),
@@ -103,6 +112,7 @@ class Tagger:
             problem=parsed.problem,
             truncated=prompt.truncated,
             completion=completion,
+            answered=parsed.answered,
             offered=tuple(candidate.tag.name for candidate in shortlist.offer),
             prompt_hash=prompt.hash,
         )
@@ -135,6 +145,7 @@ def build_tagger(
     leave_out_siblings: bool = False,
     experts: Experts | None = None,
     scorer: Scorer | None = None,
+    worth_asking: WorthAsking | None = None,
 ) -> Tagger:
     """A tagger on an opened index: the prompt's task decides the form of the answer."""
     max_tags = settings.answer.max_tags
@@ -149,4 +160,5 @@ def build_tagger(
         answers=answer_format(template.kind, catalogue.vocabulary, settings.answer),
         scorer=scorer or WeightedScorer(),
         generator=generator,
+        worth_asking=worth_asking,
     )

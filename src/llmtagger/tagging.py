@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from llmtagger.asking import model_source
+from llmtagger.calibration import read_calibration
 from llmtagger.catalog import (
     CatalogOptions,
     RejectedRow,
@@ -22,6 +24,8 @@ from llmtagger.errors import CatalogError
 from llmtagger.output import Cut, output_record
 from llmtagger.pipeline import Tagger, build_tagger
 from llmtagger.runs import Journal
+from llmtagger.scorers import AskMode
+from llmtagger.scorers import plan as scoring_plan
 from llmtagger.stages.prompting import TemplateFile, default_template, find_template
 
 if TYPE_CHECKING:
@@ -41,17 +45,12 @@ class TagJob:
     endpoints: tuple[str, ...] = ()
     prompt: str | None = None
     threshold: float | None = None
+    min_precision: float | None = None
+    llm: AskMode = "auto"
     limit: int | None = None
     fresh: bool = False
     settings: Settings = field(default_factory=Settings)
     options: CatalogOptions = field(default_factory=CatalogOptions)
-
-    @property
-    def cut(self) -> Cut:
-        """The thresholds of this run; `--threshold` goes before the settings."""
-        scoring = self.settings.scoring
-        threshold = scoring.threshold if self.threshold is None else self.threshold
-        return Cut(threshold, min(scoring.review, threshold))
 
     @property
     def journal(self) -> Path | None:
@@ -69,7 +68,10 @@ class RunSummary:
     """What a run did. Seconds are wall time of asking the model; tokens are summed answers'."""
 
     run: dict[str, str]
+    cut: Cut
+    warnings: tuple[str, ...] = ()
     products: int = 0
+    asked: int = 0
     resumed: int = 0
     problems: int = 0
     rejected_rows: int = 0
@@ -128,17 +130,37 @@ def run(job: TagJob, reporter: Reporter) -> RunSummary:
         "prompt": f"{template.name}@{template.hash}",
         "index": index.fingerprint,
     }
-    basis = identity | {"settings": job.settings.fingerprint}
+    settings = {"settings": job.settings.fingerprint}
+    plan = scoring_plan(
+        read_calibration(job.index),
+        identity | settings,
+        job.settings.scoring,
+        mode=job.llm,
+        threshold=job.threshold,
+        min_precision=job.min_precision,
+    )
+    identity |= plan.identity
+    basis = identity | settings
     with Journal(job.journal, basis, fresh=job.fresh) as journal:
-        summary = RunSummary({"id": journal.run_id} | identity, output=job.output)
+        summary = RunSummary(
+            {"id": journal.run_id} | identity, plan.cut, plan.warnings, output=job.output
+        )
         remaining = journal.remaining(products)
         summary.products, summary.resumed = len(products), len(products) - len(remaining)
         reporter.started(len(products), summary.resumed)
         if remaining:
-            with source.open(reporter.waiting) as asked:
-                tagger = build_tagger(index, template, job.settings, asked.generator)
+            with ExitStack() as stack:
+                asked = stack.enter_context(source.open(reporter.waiting)) if plan.asks else None
+                tagger = build_tagger(
+                    index,
+                    template,
+                    job.settings,
+                    asked.generator if asked else None,
+                    scorer=plan.scorer,
+                    worth_asking=plan.worth_asking,
+                )
                 _tag(tagger, remaining, journal, reporter, summary)
-                summary.cache_hit_rate = asked.cache_hit_rate()
+                summary.cache_hit_rate = asked.cache_hit_rate() if asked else None
         _write(job, products, journal, summary)
     summary.rejected_rows = len(rejected)
     if rejected:
@@ -157,6 +179,7 @@ def _tag(
     begun = time.monotonic()
     for tagged in tagger.tag(products):
         journal.record(tagged)
+        summary.asked += tagged.completion is not None
         answer = tagged.completion or Completion("", "", "")
         summary.prompt_tokens += answer.prompt_tokens
         summary.completion_tokens += answer.completion_tokens
@@ -167,7 +190,7 @@ def _tag(
 def _write(job: TagJob, products: Sequence[Product], journal: Journal, summary: RunSummary) -> None:
     def records() -> Iterator[dict[str, object]]:
         for tagged in journal.results(products):
-            record = output_record(tagged, job.cut, summary.run)
+            record = output_record(tagged, summary.cut, summary.run)
             summary.problems += tagged.problem is not None
             summary.kept += len(record["tags"])
             summary.review += len(record["review"])

@@ -27,7 +27,7 @@ def show_results(console: Console, results: Iterable[TaggedProduct], cut: Cut) -
         table.add_column(min_width=22, style="bold")
         table.add_column(justify="right")
         table.add_column(style="dim")
-        threshold = cut.threshold if tagged.problem is None else 2.0
+        threshold = cut.of(tagged)
         kept = tagged.scored.at(threshold)
         for item in kept[:_SHOWN_TAGS]:
             _row(table, item, product.lang, "green")
@@ -82,6 +82,10 @@ def show_summary(console: Console, summary: RunSummary) -> None:
         + (f" ({summary.new} of them new)" if summary.new else "")
         + f", {summary.problems} problems, {summary.rejected_rows} rejected rows."
     )
+    for warning in summary.warnings:
+        console.print(f"[yellow]Note:[/] {escape(warning)}.")
+    if done and summary.asked < done:
+        console.print(f"[dim]The model was asked about {summary.asked} of {done}.[/]")
     if done:
         console.print(f"[dim]{summary.seconds:.1f} s{rate}, {tokens:,} tokens{cache}.[/]")
     console.print(f"[dim]{escape(summary.run['model'])} · {escape(summary.run['prompt'])}[/]")

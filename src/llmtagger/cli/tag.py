@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from llmtagger.cli.console import stderr
+
+AskMode = Literal["auto", "always", "never"]  # as in `scorers`, which is not loaded for --help
 
 if TYPE_CHECKING:
     from llmtagger.tagging import DryRun, TagJob
@@ -34,6 +36,18 @@ def tag(
     threshold: Annotated[
         float | None, typer.Option(min=0, max=1, help="Keep tags from this score on.")
     ] = None,
+    min_precision: Annotated[
+        float | None,
+        typer.Option(
+            min=0.5,
+            max=0.999,
+            help="Keep what is that precise by estimate, the rest is for review; see `calibrate`.",
+        ),
+    ] = None,
+    llm: Annotated[
+        AskMode,
+        typer.Option(help="Ask the model always, never, or (auto) where it is likely to matter."),
+    ] = "auto",
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N products.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget an earlier run.")] = False,
     dry_run: Annotated[
@@ -66,6 +80,8 @@ def tag(
         endpoints=tuple(endpoint or ()),
         prompt=prompt,
         threshold=threshold,
+        min_precision=min_precision,
+        llm=llm,
         limit=limit,
         fresh=fresh,
         settings=settings,
@@ -87,7 +103,7 @@ def _run(job: TagJob, show: int, as_json: bool) -> None:
     with ProgressReporter(stderr()) as reporter:
         summary = run(job, reporter)
     if show and not as_json and job.output != "-":
-        show_results(stderr(), reporter.examples(show), job.cut)
+        show_results(stderr(), reporter.examples(show), summary.cut)
     if as_json:
         text = json.dumps(asdict(summary), ensure_ascii=False)
         (sys.stderr if job.output == "-" else sys.stdout).write(text + "\n")

@@ -51,10 +51,10 @@ def lookup(
     """Known values that stand in the text, longest match, each with how far mentions are right."""
     found = []
     for product, opinion in zip(products, opinions, strict=True):
-        scores = {}
+        scores: dict[str, float] = {}
         for tag in opinion.mentioned:
             if (item := judge.item(product, vocabulary.tags[tag].name)) is not None:
-                scores[item] = opinion.trust.get(tag, 1.0)
+                scores[item] = max(opinion.trust.get(tag, 1.0), scores.get(item, 0.0))
         found.append(scores)
     return found
 
@@ -107,8 +107,11 @@ class Linear:
     def _items(
         self, product: Product, names: Sequence[str], row: Floats, best: Any
     ) -> dict[str, float]:
-        found = ((self._judge.item(product, names[at]), float(row[at])) for at in best.tolist())
-        return {item: score for item, score in found if item is not None}
+        found: dict[str, float] = {}
+        for at in best.tolist():  # best first, so several tags that are one item get the best
+            if (item := self._judge.item(product, names[at])) is not None:
+                found.setdefault(item, float(row[at]))
+        return found
 
 
 def _labels(products: Sequence[Product], judge: Judge) -> tuple[list[str], Any]:
@@ -156,6 +159,8 @@ def _one_against_rest(x: Any, labels: Any, z: Any, strength: float) -> Floats:
     from sklearn.linear_model import LogisticRegression
 
     def chance(tag: int) -> Floats:
+        if labels[:, tag].all():  # nothing to tell it from
+            return np.ones(z.shape[0])
         model = LogisticRegression(C=strength, solver="liblinear", random_state=0)
         found: Floats = model.fit(x, labels[:, tag]).predict_proba(z)[:, 1]
         return found

@@ -56,15 +56,20 @@ class Table:
 
 
 def table_of(results: Sequence[TaggedProduct], judge: Judge, groups: Sequence[int]) -> Table:
-    """The rows of labelled products' results; unjudged candidates are left out."""
+    """The rows of labelled products' results.
+
+    Unjudged candidates are left out, and of several that are one item all but the best.
+    """
     names = (*STRAIGHT, *MODEL)
     values, right, product, tags, keys, gold = [], [], [], [], [], []
     for at, tagged in enumerate(results):
         wanted = judge.gold(tagged.product)
         gold.append(len(wanted))
+        seen: set[str] = set()
         for scored in tagged.scored.items:
             item = judge.item(tagged.product, scored.tag.name)
-            if item is not None and not scored.evidence.new:
+            if item is not None and item not in seen and not scored.evidence.new:
+                seen.add(item)
                 values.append([scored.evidence.signals[name] for name in names])
                 right.append(item in wanted)
                 product.append(at)
@@ -82,7 +87,7 @@ def table_of(results: Sequence[TaggedProduct], judge: Judge, groups: Sequence[in
     )
 
 
-def fitchances(
+def fit_logistic(
     x: Floats, right: NDArray[np.bool_], start: Floats | None = None, *, pull: float = _PULL
 ) -> Floats:
     """Weights (d + 1,), the bias last: penalised maximum likelihood by Newton's method.
@@ -181,7 +186,7 @@ def cross_scored(table: Table, *, seed: int = 0) -> tuple[Floats, float]:
         fold = folds(_dense(table.groups), _FOLDS, seed)[table.product]
         for number in range(_FOLDS):
             rest, part = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
-            fitted = fitchances(x[rest], table.right[rest])
+            fitted = fit_logistic(x[rest], table.right[rest])
             seen = x[rest] @ fitted[:-1] + fitted[-1]
             for spread, log_odds in scored.items():
                 weights = with_offsets(weights_of(fitted), seen, table, rest, spread)
@@ -216,7 +221,7 @@ def fit(table: Table, *, seed: int = 0) -> tuple[Fitted, Floats]:
     """The learned scorer, and the cross-validated log-odds of every row."""
     log_odds, spread = cross_scored(table, seed=seed)
     x, rows = design(table), np.arange(len(table.right))
-    found = fitchances(x, table.right)
+    found = fit_logistic(x, table.right)
     seen = x @ found[:-1] + found[-1]
     weights = with_offsets(weights_of(found), seen, table, rows, spread)
     return fitted(weights, log_odds, table), log_odds
@@ -231,13 +236,14 @@ def fit_asked(
     signals are fitted: answers are dear, and rows few.
     """
     x = table.values[:, [table.names.index(name) for name in MODEL]]
-    fold = folds(_dense(table.groups), _FOLDS, seed)[table.product]
+    several = len(np.unique(table.groups)) >= _FOLDS
+    fold = folds(_dense(table.groups), _FOLDS if several else 1, seed)[table.product]
     log_odds = unasked.copy()
-    for number in range(_FOLDS):
+    for number in range(_FOLDS if several else 0):
         rest, part = fold != number, fold == number
-        change = fitchances(x[rest], table.right[rest], unasked[rest])
+        change = fit_logistic(x[rest], table.right[rest], unasked[rest])
         log_odds[part] += x[part] @ change[:-1] + change[-1]
-    change = fitchances(x, table.right, unasked)
+    change = fit_logistic(x, table.right, unasked)
     of = dict(base.of) | {
         name: (round(float(w), 4), 0.0) for name, w in zip(MODEL, change, strict=False)
     }
@@ -274,9 +280,12 @@ def best_cut(chance: Floats, table: Table) -> tuple[float, float]:
         return 0.5, 0.0
     hits = np.cumsum(table.right[order])
     figures = 2 * hits / (np.arange(1, len(order) + 1) + table.gold.sum())
-    at = int(figures.argmax())
-    below = chance[order[at + 1]] if at + 1 < len(order) else chance[order[at]]
-    return float((chance[order[at]] + below) / 2), float(figures[at])
+    values = chance[order]
+    ends = np.r_[np.flatnonzero(np.diff(values)), len(order) - 1]  # equal scores stand together
+    at = int(ends[figures[ends].argmax()])
+    below = values[at + 1] if at + 1 < len(order) else values[at]
+    middle = (values[at] + below) / 2
+    return float(middle if middle > below else values[at]), float(figures[at])
 
 
 def promises(chance: Floats, table: Table) -> list[Promise]:
@@ -290,7 +299,10 @@ def promises(chance: Floats, table: Table) -> list[Promise]:
     order = order[chance[order] >= _SHOWN]
     group = np.unique(table.groups, return_inverse=True)[1][table.product]
     found = []
-    for size in np.unique(np.linspace(1, len(order), _TABLE).astype(int)) if len(order) else []:
+    values = chance[order]
+    ends = np.r_[np.flatnonzero(np.diff(values)), len(order) - 1] + 1  # equal scores together
+    places = np.linspace(0, len(ends) - 1, _TABLE).astype(int)
+    for size in ends[np.unique(places)].tolist() if len(order) else []:
         kept = order[:size]
         right = int(table.right[kept].sum())
         share = right / size

@@ -59,5 +59,5 @@ class Judge:
         return f"{key}=*" if self._alternatives and key and name in right else name
 
     def _left_out(self, tag: str) -> bool:
-        key = split_key(tag)[0]
-        return bool(self._apart) and key is not None and normalise(key) in self._apart
+        key = split_key(self.name(tag))[0]
+        return key is not None and key in self._apart

@@ -155,7 +155,8 @@ def best_threshold(scores: Scores, gold: Items) -> float:
     ends = np.r_[np.flatnonzero(np.diff(values)), len(values) - 1]  # equal scores stand together
     at = int(ends[figures[ends].argmax()])
     below = values[at + 1] if at + 1 < len(values) else 0.0
-    return float((values[at] + below) / 2) if below > 0 else float(values[at])
+    middle = (values[at] + below) / 2
+    return float(middle) if 0 < below < middle else float(values[at])
 
 
 def precision_at(scores: Scores, gold: Items, k: int) -> float:
@@ -190,7 +191,9 @@ def curve_points(scores: Scores, gold: Items, points: int = 60) -> list[dict[str
     if not flat or not total:
         return []
     hits = np.cumsum([right for _, right in flat])
-    places = np.unique(np.linspace(0, len(flat) - 1, points).astype(int))
+    values = np.array([score for score, _ in flat])
+    ends = np.r_[np.flatnonzero(np.diff(values)), len(values) - 1]  # equal scores stand together
+    places = ends[np.unique(np.linspace(0, len(ends) - 1, points).astype(int))]
     return [
         {
             "threshold": flat[at][0],
@@ -202,7 +205,7 @@ def curve_points(scores: Scores, gold: Items, points: int = 60) -> list[dict[str
 
 
 def calibration_bins(scores: Scores, gold: Items, bins: int = 10) -> list[dict[str, float]]:
-    """Bins of equal counts over the scores that are shown (.02 or more), from low to high."""
+    """Bins of about equal counts over the scores that are shown (.02 or more), from low to high."""
     flat = sorted(
         (s, i in g)
         for each, g in zip(scores, gold, strict=True)
@@ -210,15 +213,19 @@ def calibration_bins(scores: Scores, gold: Items, bins: int = 10) -> list[dict[s
         if s >= _KEPT_FROM
     )
     found = []
-    for part in np.array_split(np.arange(len(flat)), min(bins, max(len(flat), 1))):
+    values = [score for score, _ in flat]
+    parts = np.array_split(np.arange(len(flat)), min(bins, max(len(flat), 1)))
+    starts = [int(part[0]) for part in parts if len(part)]
+    cuts = np.unique(np.searchsorted(values, [values[at] for at in starts]))  # equal ones together
+    for part in np.split(np.arange(len(flat)), cuts):
         if len(part):
-            values = [flat[at][0] for at in part]
+            held = [values[at] for at in part]
             right = float(np.mean([flat[at][1] for at in part]))
             found.append(
                 {
-                    "low": values[0],
-                    "high": values[-1],
-                    "mean_score": float(np.mean(values)),
+                    "low": held[0],
+                    "high": held[-1],
+                    "mean_score": float(np.mean(held)),
                     "right": right,
                     "count": len(part),
                 }
