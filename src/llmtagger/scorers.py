@@ -90,6 +90,11 @@ def plan(
         )
     if used != (identity["model"], identity["prompt"]):
         calibration = calibration.model_copy(update={"asked": None, "ask": None})
+    if min_precision is not None and calibration.asked is None and mode != "never":
+        warnings.append(
+            "nothing is promised where the model is asked, so all of that is for review: "
+            "`--llm never` asks nothing, `llmtagger calibrate --model …` learns what answers say"
+        )
     return Plan(
         mode,
         calibration,

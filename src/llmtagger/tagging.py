@@ -124,9 +124,11 @@ def run(job: TagJob, reporter: Reporter) -> RunSummary:
     products, rejected = read_products(job)
     index = open_index(job.index)
     template = choose_template(job, index)
-    source = model_source(job.model, job.endpoints, job.settings.engine)
+    source = None  # where no model is asked, none needs to be there
+    if job.llm != "never":
+        source = model_source(job.model, job.endpoints, job.settings.engine)
     identity = {
-        "model": source.identity,
+        "model": source.identity if source else "none",
         "prompt": f"{template.name}@{template.hash}",
         "index": index.fingerprint,
     }
@@ -150,7 +152,9 @@ def run(job: TagJob, reporter: Reporter) -> RunSummary:
         reporter.started(len(products), summary.resumed)
         if remaining:
             with ExitStack() as stack:
-                asked = stack.enter_context(source.open(reporter.waiting)) if plan.asks else None
+                asked = None
+                if source and plan.asks:
+                    asked = stack.enter_context(source.open(reporter.waiting))
                 tagger = build_tagger(
                     index,
                     template,

@@ -19,7 +19,7 @@ from llmtagger.evaluation import metrics
 from llmtagger.evaluation.judging import Judge
 from llmtagger.evaluation.metrics import Floats
 from llmtagger.evaluation.splitting import folds
-from llmtagger.stages.scoring import Weights, curve
+from llmtagger.stages.scoring import WARM, Weights, curve
 
 # A signal counts as it is; these also by their curve.
 STRAIGHT = (
@@ -28,7 +28,8 @@ STRAIGHT = (
 )
 CURVED = ("vote", "lexical_vote", "name_lexical", "trust", "extracted", "linear", "rival")
 MODEL = ("chosen", "confidence")
-_PULL = 1.0  # ridge on the weights, in products' worth of log-odds squared
+_PULLS = (1.0, 10.0, 100.0)  # towards the default weights that are tried, the first if rows abound
+_MANY_ROWS = 20_000
 _SPREADS = (0.0, 0.1, 0.3, 1.0)  # variances of tags' offsets that are tried
 _FOLDS = 5
 _ROUNDS = 30  # of Newton's method; it ends when nothing moves
@@ -88,7 +89,7 @@ def table_of(results: Sequence[TaggedProduct], judge: Judge, groups: Sequence[in
 
 
 def fit_logistic(
-    x: Floats, right: NDArray[np.bool_], start: Floats | None = None, *, pull: float = _PULL
+    x: Floats, right: NDArray[np.bool_], start: Floats | None = None, *, pull: float = 1.0
 ) -> Floats:
     """Weights (d + 1,), the bias last: penalised maximum likelihood by Newton's method.
 
@@ -148,15 +149,21 @@ def weights_of(fitted: Floats) -> Weights:
     return Weights(round(float(fitted[-1]), 4), of)
 
 
+def coefficients(weights: Weights) -> Floats:
+    """Weights as `design` takes them (d + 1,), the bias last."""
+    straight = [weights.of.get(name, (0.0, 0.0))[0] for name in STRAIGHT]
+    curved = [weights.of.get(name, (0.0, 0.0))[1] for name in CURVED]
+    return np.array([*straight, *curved, weights.bias])
+
+
 def log_odds_of(weights: Weights, x: Floats, table: Table, rows: NDArray[Any]) -> Floats:
     """The log-odds of some rows, `x` being theirs of `design`."""
-    straight = [weights.of[name][0] for name in STRAIGHT]
-    curved = [weights.of[name][1] for name in CURVED]
     own = [
         weights.tags.get(table.tags[at], 0.0) + weights.keys.get(table.keys[at], 0.0)
         for at in rows.tolist()
     ]
-    log_odds: Floats = x @ np.array(straight + curved) + weights.bias + np.array(own)
+    each = coefficients(weights)
+    log_odds: Floats = x @ each[:-1] + each[-1] + np.array(own)
     return log_odds
 
 
@@ -178,21 +185,49 @@ def _offsets_at(
     return found
 
 
-def cross_scored(table: Table, *, seed: int = 0) -> tuple[Floats, float]:
-    """Log-odds of every row by weights that were fitted without its group, and the best spread."""
+@dataclass(frozen=True, slots=True)
+class Strength:
+    """How hard weights are pulled towards the defaults, and how far tags' offsets may spread."""
+
+    pull: float = 1.0
+    spread: float = 0.0
+
+
+def fit_signals(x: Floats, right: NDArray[np.bool_], pull: float) -> Floats:
+    """Weights (d + 1,) for rows of `design`, pulled towards the default ones."""
+    default = coefficients(WARM)
+    start = x @ default[:-1] + default[-1]
+    return default + fit_logistic(x, right, start, pull=pull)
+
+
+def cross_scored(table: Table, *, seed: int = 0) -> tuple[Floats, Strength]:
+    """Log-odds of every row by weights that were fitted without its group, and the best strength.
+
+    Strengths are compared by the likelihood of rows left out: the pull first, then the spread.
+    """
     x = design(table)
-    scored = {spread: np.zeros(len(x)) for spread in _SPREADS}
-    if len(x) and len(np.unique(table.groups)) >= _FOLDS:
-        fold = folds(_dense(table.groups), _FOLDS, seed)[table.product]
-        for number in range(_FOLDS):
-            rest, part = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
-            fitted = fit_logistic(x[rest], table.right[rest])
-            seen = x[rest] @ fitted[:-1] + fitted[-1]
-            for spread, log_odds in scored.items():
-                weights = with_offsets(weights_of(fitted), seen, table, rest, spread)
-                log_odds[part] = log_odds_of(weights, x[part], table, part)
-    best = min(_SPREADS, key=lambda spread: _loss(scored[spread], table.right))
-    return scored[best], best
+    if len(np.unique(table.groups)) < _FOLDS:
+        return x @ coefficients(WARM)[:-1] + WARM.bias, Strength(max(_PULLS))
+    fold = folds(_dense(table.groups), _FOLDS, seed)[table.product]
+    parts = [(np.flatnonzero(fold != n), np.flatnonzero(fold == n)) for n in range(_FOLDS)]
+
+    def scored(strength: Strength, fits: Sequence[Floats]) -> Floats:
+        log_odds = np.zeros(len(x))
+        for (rest, part), found in zip(parts, fits, strict=True):
+            seen = x[rest] @ found[:-1] + found[-1]
+            weights = with_offsets(weights_of(found), seen, table, rest, strength.spread)
+            log_odds[part] = log_odds_of(weights, x[part], table, part)
+        return log_odds
+
+    tried = []
+    for pull in _PULLS if len(x) < _MANY_ROWS else _PULLS[:1]:
+        fits = [fit_signals(x[rest], table.right[rest], pull) for rest, _ in parts]
+        strength = Strength(pull)
+        tried.append((_loss(scored(strength, fits), table.right), pull, fits))
+    _, pull, fits = min(tried, key=lambda each: each[:2])
+    found = {Strength(pull, spread): scored(Strength(pull, spread), fits) for spread in _SPREADS}
+    best = min(found, key=lambda strength: _loss(found[strength], table.right))
+    return found[best], best
 
 
 def carried_over(log_odds: Floats, known: Table, table: Table, weights: Weights) -> Floats:
@@ -219,11 +254,11 @@ def _dense(groups: NDArray[np.int64]) -> list[int]:
 
 def fit(table: Table, *, seed: int = 0) -> tuple[Fitted, Floats]:
     """The learned scorer, and the cross-validated log-odds of every row."""
-    log_odds, spread = cross_scored(table, seed=seed)
+    log_odds, strength = cross_scored(table, seed=seed)
     x, rows = design(table), np.arange(len(table.right))
-    found = fit_logistic(x, table.right)
+    found = fit_signals(x, table.right, strength.pull)
     seen = x @ found[:-1] + found[-1]
-    weights = with_offsets(weights_of(found), seen, table, rows, spread)
+    weights = with_offsets(weights_of(found), seen, table, rows, strength.spread)
     return fitted(weights, log_odds, table), log_odds
 
 

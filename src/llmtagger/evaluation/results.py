@@ -239,7 +239,6 @@ def _model(outcome: Outcome) -> Record | None:
     helped = metrics.counts(outcome.helped, gold)
     alone = metrics.counts(outcome.alone, gold)
     added = boot.difference(helped, alone, metrics.f1)
-    seconds = [tagged.completion.seconds for tagged in outcome.answered if tagged.completion]
     total = len(outcome.test.products)
     rule = outcome.calibration.ask if outcome.calibration else None
     return {
@@ -249,7 +248,7 @@ def _model(outcome: Outcome) -> Record | None:
         "f1_with": boot.interval(helped, metrics.f1).record(),
         "f1_without": boot.interval(alone, metrics.f1).record(),
         "f1_kept": None,
-        "seconds_saved": (1 - outcome.share_asked) * total * float(np.mean(seconds or [0.0])),
+        "seconds_saved": (1 - outcome.share_asked) * total * _model_seconds(outcome),
         "rule": rule.model_dump() if rule else None,
         "note": _note(outcome),
     }
@@ -454,9 +453,16 @@ def _cost(outcome: Outcome) -> Record:
     return {
         "prompt_tokens": sum(answer.prompt_tokens for answer in answers) / count,
         "completion_tokens": sum(answer.completion_tokens for answer in answers) / count,
-        "model_seconds": sum(answer.seconds for answer in answers) / count,
+        "model_seconds": _model_seconds(outcome),
         "own_seconds": outcome.spent.get("testing", 0.0) / max(len(outcome.test.products), 1),
     }
+
+
+def _model_seconds(outcome: Outcome) -> float:
+    """Server time a product: answers are timed with others in flight, so that is divided out."""
+    seconds = [tagged.completion.seconds for tagged in outcome.answered if tagged.completion]
+    together = min(len(seconds), outcome.config.settings.engine.concurrency)
+    return sum(seconds) / len(seconds) / together if seconds else 0.0
 
 
 def _commit() -> str:
