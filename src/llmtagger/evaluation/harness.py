@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import time
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from llmtagger.backends.index_folder import CatalogueIndex
 
 Kept = list[frozenset[str]]
+_LINEAR = ("tfidf", "embedding")
 Stage = Callable[[str, int, int], None]  # what is being done, done, total
 
 
@@ -157,6 +158,9 @@ class Evaluation:
             apart=gold_set.apart,
             alternatives=gold_set.alternatives,
         )
+        # Before the model's server starts: its workers spin even when nobody asks.
+        with self._timed("fitting linear baselines"):
+            linear = {kind: self._linear(kind, judge, labelled, test) for kind in _LINEAR}
         learnt = None
         with self._timed("calibrating"):
             if len(labelled.products) >= LEAST:
@@ -188,8 +192,8 @@ class Evaluation:
             self._test(outcome)
         with self._timed("asking"):
             self._ask(outcome)
-        with self._timed("baselines"):
-            self._compare(outcome, labelled, learnt)
+        with self._timed("comparing"):
+            self._compare(outcome, labelled, learnt, linear)
         outcome.spent = self._spent
         return outcome
 
@@ -297,7 +301,13 @@ class Evaluation:
         outcome.scores["llm_only"] = baselines.from_signal(sampled, outcome.judge, "chosen")
         outcome.kept["llm_only"] = keep(outcome.scores["llm_only"], 0.5)
 
-    def _compare(self, outcome: Outcome, labelled: Side, learnt: Learnt | None) -> None:
+    def _compare(
+        self,
+        outcome: Outcome,
+        labelled: Side,
+        learnt: Learnt | None,
+        linear: Mapping[str, dict[str, Scored]],
+    ) -> None:
         """The baselines, each cut where it is best on the labelled products."""
         judge, test = outcome.judge, outcome.test
         opinions = outcome.index.experts.judge(test.products, test.vectors)
@@ -313,9 +323,7 @@ class Evaluation:
             said = baselines.lookup(learnt.products, own, outcome.index.vocabulary, judge)
             vote = baselines.from_signal(learnt.results, judge, "vote")
             tuned = {"knn_vote": (vote, wanted), "lookup": (said, wanted)}
-        for kind in ("tfidf", "embedding"):
-            self._stage(f"fitting the baseline {kind}_linear", 0, 0)
-            both = self._linear(kind, judge, labelled, test)
+        for kind, both in linear.items():
             found[f"{kind}_linear"] = both["test"]
             tuned[f"{kind}_linear"] = (both["train"], gold)
         for name, scores in found.items():
