@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format docs lock wheel clean
+.PHONY: help install demo test check eval format docs lock wheel clean
 
 help:  ## Show what can be made.
 	@sed -n 's/^\([a-z]*\):.*  ## /  make \1\t/p' Makefile | expand -t 16
@@ -24,6 +24,9 @@ test: install  ## What CI runs: format, lint, strict types, tests (a real server
 	$(BIN)/python -m pytest
 
 check: test  ## The same as `make test`.
+
+eval: install  ## Run eval/runs on the gold sets in LLMTAGGER_GOLD; MODEL=folder adds a larger model.
+	$(BIN)/python tools/evaluate.py $(if $(MODEL),--larger $(MODEL))
 
 format: install  ## Format the code and mend what the linter can.
 	$(BIN)/ruff format .

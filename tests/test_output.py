@@ -166,6 +166,36 @@ def test_with_a_problem_nothing_is_kept() -> None:
     }
 
 
+PROBLEM = Problem("answer_unreadable", "no list")
+
+
+@pytest.mark.parametrize(
+    ("answered", "problem", "cut", "threshold"),
+    [
+        pytest.param(False, None, Cut(0.5, 0.2), 0.5, id="one threshold"),
+        pytest.param(True, None, Cut(0.5, 0.2), 0.5, id="one-threshold-for-answered-ones-too"),
+        pytest.param(False, None, Cut(0.5, 0.2, 0.7), 0.5, id="not-answered"),
+        pytest.param(True, None, Cut(0.5, 0.2, 0.7), 0.7, id="answered"),
+        pytest.param(True, None, Cut(0.5, 0.2, 0.0), 0.0, id="answered-and-all-is-kept"),
+        pytest.param(False, PROBLEM, Cut(0.0, 0.0, 0.0), 2.0, id="a-problem"),
+        pytest.param(True, PROBLEM, Cut(0.0, 0.0, 0.0), 2.0, id="an-answer-with-a-problem"),
+    ],
+)
+def test_the_cut_of_a_product(
+    answered: bool, problem: Problem | None, cut: Cut, threshold: float
+) -> None:
+    tagged = _tagged(_item("sure", 1.0), answered=answered, problem=problem)
+    assert cut.of(tagged) == threshold
+    assert bool(output_record(tagged, cut, RUN)["tags"]) is (threshold <= 1)
+
+
+def test_answered_products_are_cut_at_their_own_threshold() -> None:
+    cut = Cut(0.5, 0.2, 0.7)
+    for answered, place in ((False, "tags"), (True, "review")):
+        found = _places(_tagged(_item("a", 0.6), answered=answered), cut)
+        assert found == {name: ["a"] if name == place else [] for name in found}
+
+
 @pytest.mark.parametrize(
     ("lang", "shown"), [("en", "mug"), ("", "mug"), ("zh-CN", "mug的"), ("ZH", "mug的")]
 )
@@ -223,15 +253,17 @@ SCORED = st.builds(
     st.lists(st.builds(Rejection, TEXT, st.sampled_from(Reason)), max_size=2).map(tuple),
     st.none() | st.builds(Problem, TEXT, TEXT),
     st.lists(TEXT, max_size=2).map(tuple),
+    st.booleans(),
 )
 def test_a_payload_brings_the_result_back(
     scored: ScoredTags,
     rejected: tuple[Rejection, ...],
     problem: Problem | None,
     truncated: tuple[str, ...],
+    answered: bool,
 ) -> None:
     product = Product("1", "Mug")
-    tagged = TaggedProduct(product, scored, rejected, problem, truncated)
+    tagged = TaggedProduct(product, scored, rejected, problem, truncated, answered=answered)
     assert from_payload(product, json.loads(json.dumps(to_payload(tagged)))) == tagged
 
 

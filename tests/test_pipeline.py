@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
 import time
@@ -11,13 +12,14 @@ from typing import Any
 import pytest
 
 from llmtagger.backends.fakes import FakeGenerator
-from llmtagger.config import AnswerSettings, Settings
+from llmtagger.config import AnswerSettings, RetrievalSettings, Settings
 from llmtagger.datatypes import (
     Completion,
     Constraint,
     Product,
     Prompt,
     Reason,
+    ScoredTags,
     Span,
     TaggedProduct,
     TagKind,
@@ -271,3 +273,94 @@ def test_cut_texts_are_told_of(catalogue: Any) -> None:
 
 def test_the_kind_of_an_index_is_that_of_most_tags(catalogue: Any) -> None:
     assert catalogue.vocabulary.kind is TagKind.CLOSED
+
+
+def test_each_product_is_worth_asking_about_or_not(
+    catalogue: Any, products: tuple[Product, ...]
+) -> None:
+    generator = FakeGenerator(lambda *_: "[]")
+    seen: list[ScoredTags] = []
+
+    def worth_asking(scored: ScoredTags) -> bool:
+        seen.append(scored)
+        return any(item.tag.name == "leather wallet" for item in scored.at(0.35))
+
+    tagger = build_tagger(
+        catalogue, find_template("tag.v1"), Settings(), generator, worth_asking=worth_asking
+    )
+    wallet, headphones = tagger.tag_all(products[10:12])
+    assert [_title(prompt) for prompt, _ in generator.asked] == ["Brown leather wallet, zippered"]
+    assert (wallet.answered, headphones.answered) == (True, False)
+    assert wallet.completion is not None
+    assert (headphones.completion, headphones.problem) == (None, None)
+    # It is decided by the very scores that a run without a model gives.
+    alone = _tagger(catalogue, None).tag_all(products[10:12])
+    assert sorted(map(repr, seen)) == sorted(repr(tagged.scored) for tagged in alone)
+    assert headphones.scored == alone[1].scored
+
+
+def test_without_a_generator_nothing_is_answered(
+    catalogue: Any, products: tuple[Product, ...]
+) -> None:
+    tagger = build_tagger(
+        catalogue, find_template("tag.v1"), Settings(), None, worth_asking=lambda _: True
+    )
+    (tagged,) = tagger.tag(products[10:11])
+    assert (tagged.answered, tagged.completion) == (False, None)
+
+
+@pytest.mark.parametrize(
+    ("answer", "answered"), [("[]", True), ('["leather wallet"]', True), ("no list", False)]
+)
+def test_an_empty_answer_is_one_and_an_unreadable_one_is_none(
+    catalogue: Any, products: tuple[Product, ...], answer: str, answered: bool
+) -> None:
+    (tagged,) = _tagger(catalogue, FakeGenerator(lambda *_: answer)).tag(products[10:11])
+    assert tagged.answered is answered
+    assert (tagged.problem is None) is answered
+
+
+def test_tag_ordered_keeps_the_order_while_it_streams(catalogue: Any) -> None:
+    """The second product waits for the first; the first does not wait for the slow third."""
+    first, third = threading.Event(), threading.Event()
+
+    def answer(prompt: Prompt, constraint: Constraint) -> str:
+        number = _title(prompt).split()[-1]
+        if number == "0":
+            assert first.wait(5)
+        if number == "1":
+            first.set()
+        if number == "2":
+            assert third.wait(5)
+        return "[]"
+
+    results = _tagger(catalogue, FakeGenerator(answer, concurrency=4)).tag_ordered(MANY[:6])
+    assert [next(results).product.id for _ in range(2)] == ["0", "1"]
+    third.set()
+    assert [tagged.product.id for tagged in results] == ["2", "3", "4", "5"]
+
+
+def test_tag_ordered_yields_before_its_input_ends(catalogue: Any) -> None:
+    def endless() -> Any:
+        for number in itertools.count():
+            yield Product(str(number), "Mug", lang="en")
+
+    results = _tagger(catalogue, FakeGenerator()).tag_ordered(endless())
+    assert [next(results).product.id for _ in range(5)] == ["0", "1", "2", "3", "4"]
+    results.close()  # type: ignore[attr-defined]
+
+
+def test_what_was_offered_and_sent_is_told(catalogue: Any, products: tuple[Product, ...]) -> None:
+    tagger = _tagger(
+        catalogue, FakeGenerator(lambda *_: "[]"), retrieval=RetrievalSettings(offered=3)
+    )
+    ((_, shortlist, prompt),) = tagger.prepare(products[10:11])
+    (tagged,) = tagger.tag(products[10:11])
+    assert tagged.offered == tuple(each.tag.name for each in shortlist.candidates[:3])
+    assert len(tagged.scored.items) > 3
+    assert tagged.prompt_hash == prompt.hash
+    other = tagger.tag_all(products[11:12])[0]
+    assert other.prompt_hash != tagged.prompt_hash
+    # A product that no model is asked about has the prompt that it would have had.
+    (alone,) = _tagger(catalogue, None, retrieval=RetrievalSettings(offered=3)).tag(products[10:11])
+    assert (alone.offered, alone.prompt_hash) == (tagged.offered, tagged.prompt_hash)

@@ -1,3 +1,3 @@
 """Tags e-commerce products with a language model, and shows the evidence for every tag."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

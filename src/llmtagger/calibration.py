@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from llmtagger.errors import IndexDamaged
 
-FILE = "scorer.json"
+FILE, PART = "scorer.json", "scorer.part"  # PART is being written
 FORMAT = 1
 
 
@@ -82,7 +82,7 @@ class Calibration(_Record):
     def write(self, directory: Path) -> Path:
         """Write it into the index folder, in one step."""
         path = directory / FILE
-        part = path.with_suffix(".part")
+        part = directory / PART
         part.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
         part.replace(path)
         return path

@@ -11,7 +11,7 @@ from typing import Any
 
 from llmtagger.errors import IndexDamaged, IndexMismatch
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 METRIC = "cosine"
 

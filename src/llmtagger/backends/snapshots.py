@@ -4,6 +4,7 @@ DIR/CURRENT              the name of the snapshot to read, one line
 DIR/snapshots/<name>/    the one that CURRENT names, and the one before it
 DIR/snapshots/.tmp-*     being written, or left behind by a crash; the next writer sweeps it
 DIR/.lock                held by the one writer
+DIR/scorer.json          the learned scorer, see `calibration`; knows when it is stale
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from llmtagger.calibration import FILE, PART
 from llmtagger.errors import IndexDamaged, IndexFolderError, IndexMissing
 
 _CURRENT, _SNAPSHOTS, _LOCK = "CURRENT", "snapshots", ".lock"
 _NEW_CURRENT, _TEMPORARY = "CURRENT.new", ".tmp-"
-_OURS = {_CURRENT, _SNAPSHOTS, _LOCK, _NEW_CURRENT}
+_OURS = {_CURRENT, _SNAPSHOTS, _LOCK, _NEW_CURRENT, FILE, PART}
 _NAME = re.compile(r"[0-9]{8}T[0-9]{6}-[0-9a-f]{8}")
 
 

@@ -79,7 +79,7 @@ class KeptAnswers:
 
     def _key(self, prompt: Prompt, constraint: Constraint) -> str:
         asked = [self._model, prompt.messages, constraint.schema, constraint.max_tokens]
-        text = json.dumps(asked, ensure_ascii=True, sort_keys=True)
+        text = json.dumps(asked, ensure_ascii=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
 

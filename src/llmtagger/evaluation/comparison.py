@@ -17,6 +17,7 @@ Record = dict[str, Any]
 
 _LEAST_SUPPORT = 5  # gold or kept products that a tag needs to be tested
 _LISTED = 30
+_DRAWS, _DRAWS_A_TAG = 2000, 100
 _FIGURES = {
     "micro_f1": metrics.f1,
     "micro_precision": metrics.precision,
@@ -64,7 +65,7 @@ def compare(a: Path, b: Path, *, seed: int = 0) -> Record:
         "products": len(pairs),
         "groups": len(set(_groups(pairs))),
         **{name: _figure(boot, each, figure) for name, figure in _FIGURES.items()},
-        "per_tag": _per_tag(boot, kept, gold),
+        "per_tag": _per_tag(_groups(pairs), seed, kept, gold),
         "won": _changed(pairs, each, gains=True),
         "lost": _changed(pairs, each, gains=False),
         "cost": {"a": results_a.get("cost"), "b": results_b.get("cost")},
@@ -106,10 +107,16 @@ def verdict(low: float, high: float) -> str:
 
 
 def _per_tag(
-    boot: Bootstrap, kept: Sequence[Sequence[frozenset[str]]], gold: Sequence[frozenset[str]]
+    groups: Sequence[int],
+    seed: int,
+    kept: Sequence[Sequence[frozenset[str]]],
+    gold: Sequence[frozenset[str]],
 ) -> list[Record]:
-    """Every tag with enough products, by how surely it changed; p-values adjusted by Holm."""
-    rows: list[Record] = []
+    """Every tag with enough products, by how surely it changed; p-values adjusted by Holm.
+
+    There are as many draws as the smallest p-value needs to survive its adjustment.
+    """
+    changed: dict[str, tuple[int, list[Floats]]] = {}
     for tag in sorted({item for side in (*kept, gold) for items in side for item in items}):
         each = [
             np.array(
@@ -126,24 +133,27 @@ def _per_tag(
             continue
         if (each[0] == each[1]).all():
             continue
-        difference = boot.difference(each[1], each[0], metrics.f1)
-        drawn = metrics.f1(boot.sums(each[1])) - metrics.f1(boot.sums(each[0]))
-        rows.append(
-            {
-                "tag": tag,
-                "support": support,
-                "a": float(metrics.f1(each[0].sum(axis=0))),
-                "b": float(metrics.f1(each[1].sum(axis=0))),
-                "difference": difference.record(),
-                "p": two_sided(drawn),
-            }
-        )
+        changed[tag] = (support, each)
+    boot = Bootstrap(groups, seed=seed, draws=max(_DRAWS, _DRAWS_A_TAG * len(changed)))
+    rows = [_tag_row(tag, *found, boot) for tag, found in changed.items()]
     for row, adjusted in zip(rows, holm([row["p"] for row in rows]), strict=True):
         row["adjusted"] = adjusted
         difference = row["difference"]["value"]
         better = "b is better" if difference > 0 else "a is better"
         row["verdict"] = better if adjusted < 0.05 and difference else "not distinguishable"
     return sorted(rows, key=lambda row: (row["p"], -abs(row["difference"]["value"]), row["tag"]))
+
+
+def _tag_row(tag: str, support: int, each: Sequence[Floats], boot: Bootstrap) -> Record:
+    drawn = metrics.f1(boot.sums(each[1])) - metrics.f1(boot.sums(each[0]))
+    return {
+        "tag": tag,
+        "support": support,
+        "a": float(metrics.f1(each[0].sum(axis=0))),
+        "b": float(metrics.f1(each[1].sum(axis=0))),
+        "difference": boot.difference(each[1], each[0], metrics.f1).record(),
+        "p": two_sided(drawn),
+    }
 
 
 def two_sided(drawn: Floats) -> float:

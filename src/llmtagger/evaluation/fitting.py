@@ -6,7 +6,7 @@ signals of labelled products ─ fit_logistic ─▶ weights ─ offsets ─▶ 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,12 +99,18 @@ def fit_logistic(
     offset = np.zeros(len(x)) if start is None else start
     penalty = np.diag([pull] * x.shape[1] + [1e-6])
     weights = np.zeros(rows.shape[1])
+
+    def loss(weights: Floats) -> float:
+        return _loss(rows @ weights + offset, right) + float(weights @ penalty @ weights) / 2
+
     for _ in range(_ROUNDS):
         chance = chances(rows @ weights + offset)
         slope = rows.T @ (chance - right) + penalty @ weights
         bend = (rows * (chance * (1 - chance))[:, None]).T @ rows + penalty
         step = np.linalg.solve(bend, slope)
-        weights -= step * min(1.0, 4.0 / max(float(np.abs(step).max()), 1e-12))
+        while np.abs(step).max() >= 1e-6 and loss(weights - step) > loss(weights):
+            step /= 2  # far from the best, a whole step of Newton's leads away from it
+        weights -= step
         if np.abs(step).max() < 1e-6:
             break
     return weights
@@ -253,13 +259,30 @@ def _dense(groups: NDArray[np.int64]) -> list[int]:
 
 
 def fit(table: Table, *, seed: int = 0) -> tuple[Fitted, Floats]:
-    """The learned scorer, and the cross-validated log-odds of every row."""
+    """The learned scorer, and the cross-validated log-odds of every row.
+
+    Offsets fitted to few rows make scores too sure of themselves, so log-odds are stretched to
+    what the rows left out say (Platt scaling, 1999); the sum stays a sum.
+    """
     log_odds, strength = cross_scored(table, seed=seed)
     x, rows = design(table), np.arange(len(table.right))
     found = fit_signals(x, table.right, strength.pull)
     seen = x @ found[:-1] + found[-1]
     weights = with_offsets(weights_of(found), seen, table, rows, strength.spread)
-    return fitted(weights, log_odds, table), log_odds
+    slope, level = fit_logistic(log_odds[:, None], table.right, pull=0.0).tolist()
+    log_odds = slope * log_odds + level
+    return fitted(_stretched(weights, slope, level), log_odds, table), log_odds
+
+
+def _stretched(weights: Weights, slope: float, level: float) -> Weights:
+    """The weights of `slope` times the log-odds plus `level`."""
+
+    def scaled(values: Mapping[str, float]) -> dict[str, float]:
+        return {name: round(slope * value, 4) for name, value in values.items()}
+
+    of = {n: (round(slope * a, 4), round(slope * b, 4)) for n, (a, b) in weights.of.items()}
+    bias = round(slope * weights.bias + level, 4)
+    return Weights(bias, of, scaled(weights.tags), scaled(weights.keys))
 
 
 def fit_asked(
@@ -343,7 +366,7 @@ def promises(chance: Floats, table: Table) -> list[Promise]:
         share = right / size
         gaps = np.bincount(group[kept], table.right[kept] - share)
         spread = float((gaps**2).sum()) / size**2
-        alike = share * (1 - share) / spread if spread > 0 else size
+        alike = share * (1 - share) / spread if spread > 0 else len(np.unique(group[kept]))
         count = min(float(size), alike)
         lower = metrics.wilson_low(share * count, count, _ONE_SIDED)
         found.append(Promise(score=float(chance[kept[-1]]), kept=size, right=right, lower=lower))

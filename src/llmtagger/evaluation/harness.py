@@ -298,8 +298,9 @@ class Evaluation:
                 outcome.results[row] = answered[row]
                 outcome.scores["system"][row] = scores
                 outcome.kept["system"][row] = kept[row]
-        outcome.scores["llm_only"] = baselines.from_signal(sampled, outcome.judge, "chosen")
-        outcome.kept["llm_only"] = keep(outcome.scores["llm_only"], 0.5)
+        if sampled:
+            outcome.scores["llm_only"] = baselines.from_signal(sampled, outcome.judge, "chosen")
+            outcome.kept["llm_only"] = keep(outcome.scores["llm_only"], 0.5)
 
     def _compare(
         self,

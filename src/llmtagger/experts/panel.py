@@ -149,15 +149,19 @@ def _cross_fitted(
 def _seen(
     products: Sequence[Product], labels: Any, vocabulary: Vocabulary, given: bool
 ) -> Iterator[tuple[dict[int, tuple[Span, ...]], set[int]]]:
-    """What each product mentions and carries, less the mentions of what it alone carries.
+    """What each product mentions and carries.
 
-    Another product would not find such a tag there, and so not see it hide a shorter mention.
+    A tag that a product alone brought into the vocabulary hides shorter mentions in its own text,
+    but not in another's: these count as well.
     """
     support = np.asarray(labels.sum(axis=0)).ravel()
     for row, product in enumerate(products):
         carried = set(labels.indices[labels.indptr[row] : labels.indptr[row + 1]].tolist())
+        mentioned = vocabulary.mentions(product)
         brought = set() if given else {tag for tag in carried if support[tag] == 1}
-        yield vocabulary.mentions(product, without=brought), carried
+        if brought & mentioned.keys():
+            mentioned = vocabulary.mentions(product, without=brought) | mentioned
+        yield mentioned, carried
 
 
 def features(sketch: Sketch, products: Sequence[Product], vectors: Vectors) -> Vectors:
