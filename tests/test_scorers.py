@@ -258,7 +258,8 @@ def test_the_cut_of_a_run_does_not_change_what_is_asked() -> None:
 
 
 def test_the_identity_tells_scorers_and_modes_apart() -> None:
-    later = _calibration(created="2026-11-21T10:00:00+00:00")
+    later = _calibration(products=77)
+    again = _calibration(created="2026-11-21T10:00:00+00:00")
     modes: tuple[AskMode, ...] = ("auto", "always", "never")
     found = [
         _plan(calibration, mode=mode).identity
@@ -267,4 +268,6 @@ def test_the_identity_tells_scorers_and_modes_apart() -> None:
     ]
     assert len({tuple(sorted(each.items())) for each in found}) == 9
     assert _plan(None).identity == {"llm": "auto", "scorer": "default"}
-    assert _plan(later).identity["scorer"] == "fitted 2026-11-21T10:00:00+00:00"
+    assert _plan(later).identity["scorer"] == f"fitted@{later.fingerprint}"
+    assert _plan(later).identity != _plan(again).identity
+    assert _plan(again).identity == _plan(_calibration()).identity

@@ -185,7 +185,7 @@ def test_the_scorer_of_the_index_is_used(
     _calibrate(index, unasked=_fitted(0.25, bias=WARM.bias - 1))
     after = tag(llm="never", fresh=True)
     assert (before.cut.threshold, after.cut.threshold) == (0.35, 0.25)
-    assert after.run["scorer"] == "fitted 2026-11-20T10:00:00+00:00"
+    assert after.run["scorer"].startswith("fitted@")
     assert after.warnings == ()
     assert min(_scores(written(), "tags")) >= 0.25 > max(_scores(written(), "review"))
     for record in written():
@@ -262,7 +262,7 @@ def test_another_scorer_is_another_run(index: Path, tag: Callable[..., RunSummar
         tag(llm="never")
     tag(llm="never", fresh=True)
     assert tag(llm="never").resumed == NEW
-    _calibrate(index, created="2026-11-21T10:00:00+00:00")
+    _calibrate(index, products=77)
     with pytest.raises(RunError, match=r"another scorer$"):
         tag(llm="never")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -78,6 +79,12 @@ class Calibration(_Record):
     prompt: str | None = None
     asked: Fitted | None = None
     ask: AskRule | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of all that changes a score; not of when it was made."""
+        text = self.model_dump_json(exclude={"created"})
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def write(self, directory: Path) -> Path:
         """Write it into the index folder, in one step."""

@@ -51,7 +51,7 @@ class Plan:
     def identity(self) -> dict[str, str]:
         """What tells the scores of this plan from those of another."""
         fitted = self.calibration
-        return {"llm": self.mode, "scorer": f"fitted {fitted.created}" if fitted else "default"}
+        return {"llm": self.mode, "scorer": f"fitted@{fitted.fingerprint}" if fitted else "default"}
 
 
 def plan(

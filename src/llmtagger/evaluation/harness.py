@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from llmtagger.calibration import Calibration
 from llmtagger.config import Settings
-from llmtagger.datatypes import Product, TaggedProduct
+from llmtagger.datatypes import Product, TaggedProduct, TagKind
 from llmtagger.errors import ConfigError, LeakFound
 from llmtagger.evaluation import baselines, fitting, splitting
 from llmtagger.evaluation.baselines import Scored
@@ -150,7 +150,7 @@ class Evaluation:
             gold_set = load_gold(self._card, self._data, limit=self._limit or config.rows)
             encoder, train, test = self._split(gold_set)
         with self._timed("indexing"):
-            index, labelled = self._index(encoder, train)
+            index, labelled = self._index(encoder, train, gold_set)
         template = find_template(config.prompt or default_template(gold_set.kind))
         judge = Judge(
             index.vocabulary,
@@ -222,14 +222,21 @@ class Evaluation:
         check_leaks(train, test, near)
         return encoder, train, test
 
-    def _index(self, encoder: RememberingEncoder, train: Side) -> tuple[CatalogueIndex, Side]:
-        """The index of what is labelled: all of the train side, or, cold, a few products of it."""
+    def _index(
+        self, encoder: RememberingEncoder, train: Side, gold_set: GoldSet
+    ) -> tuple[CatalogueIndex, Side]:
+        """The index of what is labelled: all of the train side, or, cold, a few products of it.
+
+        Cold, the tags' names are known: of a closed set all of them, as a shop knows its own list;
+        of a span set those of the train side, since a text may hold values that nobody listed.
+        """
         from llmtagger.backends import index_writer
 
         vocabulary = None
         labelled = train
         if self._config.regime == "cold":
-            vocabulary = Vocabulary.from_products(train.products)
+            closed = gold_set.kind is TagKind.CLOSED
+            vocabulary = Vocabulary.from_products(gold_set.products if closed else train.products)
             random = np.random.default_rng(self._config.seed)
             order = random.permutation(len(train.products))[: self._config.labelled]
             rows = np.sort(order).tolist()
