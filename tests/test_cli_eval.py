@@ -172,7 +172,7 @@ def test_only_what_is_promised_is_kept(index: Path, tmp_path: Path, precision: f
     assert "The model was asked about 0 of 8." in text
     assert all(score >= round(cut or 2.0, 4) for score in scores)
     assert all(score <= round(cut or 2.0, 4) for score in rest)
-    assert all(r["run"]["scorer"] == f"fitted {calibration.created}" for r in tagged)
+    assert all(r["run"]["scorer"] == f"fitted@{calibration.fingerprint}" for r in tagged)
 
 
 def test_a_lower_promise_keeps_more(index: Path, tmp_path: Path) -> None:

@@ -393,20 +393,3 @@ def test_a_row_for_each_tag() -> None:
         (0.0, 0.0),
     ]
     assert [r["f1"] for r in rows] == pytest.approx([0.8, 0.0, 0.0])
-
-
-def test_extractgpt_by_hand() -> None:
-    """Colour right (one of two values), size wrong, brand missing; what gold lacks is ignored."""
-    gold = [frozenset({"color=red", "color=blue", "size=9"}), frozenset({"brand=x"})]
-    kept = [
-        frozenset({"color=blue", "color=green", "size=8", "fit=slim", "new"}),
-        frozenset({"size=9"}),
-    ]
-    assert metrics.extractgpt(kept, gold) == pytest.approx(
-        {"precision": 1 / 2, "recall": 1 / 2, "f1": 1 / 2}
-    )
-    assert metrics.extractgpt([frozenset()], [frozenset({"a=1", "b=2"})])["f1"] == 0.0
-    both = [frozenset({"a=1", "b=2", "c=3", "d=9"})], [frozenset({"a=1", "b=2", "c=4", "e=5"})]
-    assert metrics.extractgpt(*both) == pytest.approx(
-        {"precision": 2 / 3, "recall": 2 / 3, "f1": 2 / 3}
-    )

@@ -24,6 +24,7 @@ from llmtagger.errors import CatalogError, ConfigError
 ENTRY = "dataset.toml"
 DATA_VARIABLE = "LLMTAGGER_GOLD"
 _UNJUDGED = "tags_unjudged"  # the column of tags that are neither right nor wrong
+_ABSENT = "attributes_na"  # the column of keys that were looked for and have no value
 
 
 class Card(BaseModel):
@@ -63,13 +64,15 @@ class GoldSet:
 
     `unjudged` holds, by product id, tags that are neither right nor wrong. Tags under a key of
     `apart` are judged, but not in the headline. With `alternatives`, the values of one key are
-    variants of each other, and one hit counts. `fingerprint` is that of the whole data file.
+    variants of each other, and one hit counts. `absent` holds, by product id, keys that are known
+    to have no value. `fingerprint` is that of the whole data file.
     """
 
     name: str
     kind: TagKind
     products: tuple[Product, ...]
     unjudged: Mapping[str, frozenset[str]]
+    absent: Mapping[str, frozenset[str]]
     apart: tuple[str, ...]
     alternatives: bool
     fingerprint: str
@@ -120,7 +123,8 @@ def load_gold(card: Path, data: Path | None, *, limit: int | None = None) -> Gol
         name=card.resolve().name,
         kind=entry.kind,
         products=tuple(products),
-        unjudged={p.id: tags for p in products if (tags := _unjudged(p, path))},
+        unjudged={p.id: tags for p in products if (tags := _listed(p, _UNJUDGED, path))},
+        absent={p.id: keys for p in products if (keys := _listed(p, _ABSENT, path))},
         apart=tuple(entry.apart),
         alternatives=entry.alternatives,
         fingerprint=hashlib.sha256(path.read_bytes()).hexdigest()[:16],
@@ -187,11 +191,11 @@ def _sample(products: Sequence[Product], most: int) -> list[Product]:
     return [products[position] for position in sorted(taken)]
 
 
-def _unjudged(product: Product, path: Path) -> frozenset[str]:
-    tags = product.extra.get(_UNJUDGED) or []
+def _listed(product: Product, column: str, path: Path) -> frozenset[str]:
+    tags = product.extra.get(column) or []
     if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
         raise CatalogError(
-            f"{path}: {_UNJUDGED} of the product {product.id!r} is not a list of texts",
+            f"{path}: {column} of the product {product.id!r} is not a list of texts",
             hint='write it as a JSON list, such as ["Colour=red"]',
         )
     return frozenset(mend(tag.strip()) for tag in tags)

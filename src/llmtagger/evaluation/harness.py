@@ -96,7 +96,7 @@ class Outcome:
     `scores` and `kept` hold, by name, items for each test product; `thresholds` where each was cut.
     `asked` are the positions of the test products that the model answered; `llm_only` is about
     these alone, as are `alone` and `helped`: what the system keeps of them without and with the
-    model's answers. `spent` is seconds by stage.
+    model's answers. `wanted` are those that the mode asks about. `spent` is seconds by stage.
     """
 
     config: RunConfig
@@ -117,7 +117,7 @@ class Outcome:
     answered: list[TaggedProduct] = field(default_factory=list)
     alone: Kept = field(default_factory=list)
     helped: Kept = field(default_factory=list)
-    share_asked: float = 0.0
+    wanted: frozenset[int] = frozenset()
     spent: dict[str, float] = field(default_factory=dict)
 
 
@@ -291,7 +291,7 @@ class Evaluation:
         }
         rows = sorted({*sample, *wanted})
         answered = dict(zip(rows, self._tagged(outcome, rows, self._generator), strict=True))
-        outcome.share_asked = len(wanted) / max(count, 1)
+        outcome.wanted = frozenset(wanted)
         fitted = outcome.calibration.asked if outcome.calibration else None
         threshold = fitted.threshold if fitted else outcome.thresholds["system"]
         sampled = [answered[row] for row in sample]

@@ -275,15 +275,16 @@ def per_tag(kept: Items, gold: Items) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (-row["support"], -row["kept"], row["tag"]))
 
 
-def extractgpt(kept: Items, gold: Items) -> dict[str, float]:
+def extractgpt(kept: Items, gold: Items, absent: Items) -> dict[str, float]:
     """ExtractGPT's metric (Brinkmann et al., 2024): attributes that gold does not list are ignored.
 
     For each attribute of a product's gold: right (a predicted value is among gold's), wrong, or
-    none predicted. Gold without explicit "n/a" leaves out its fourth case.
+    none predicted; for each of `absent`, keys known to have no value: whether one was predicted.
     """
-    right = wrong = missing = 0
-    for k, g in zip(kept, gold, strict=True):
+    right = wrong = missing = invented = 0
+    for k, g, none in zip(kept, gold, absent, strict=True):
         wanted, said = _by_key(g), _by_key(k)
+        invented += sum(key in said for key in set(none) - wanted.keys())
         for key, values in wanted.items():
             if key not in said:
                 missing += 1
@@ -291,7 +292,7 @@ def extractgpt(kept: Items, gold: Items) -> dict[str, float]:
                 right += 1
             else:
                 wrong += 1
-    p, r = right / max(right + wrong, 1), right / max(right + missing, 1)
+    p, r = right / max(right + wrong + invented, 1), right / max(right + missing + wrong, 1)
     return {"precision": p, "recall": r, "f1": 2 * p * r / max(p + r, 1e-12)}
 
 

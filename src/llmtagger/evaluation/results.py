@@ -18,6 +18,7 @@ from llmtagger.evaluation import metrics
 from llmtagger.evaluation.baselines import NAMES
 from llmtagger.evaluation.harness import Kept, Outcome
 from llmtagger.evaluation.metrics import Bootstrap
+from llmtagger.normalise import normalise
 from llmtagger.vocabulary import Vocabulary, split_key
 
 FORMAT = 1
@@ -158,7 +159,9 @@ def _system(outcome: Outcome, name: str, boot: Bootstrap) -> Record | None:
     if name not in outcome.kept:
         return None
     gold, kept, scores = outcome.gold, outcome.kept[name], outcome.scores[name]
+    rows: Sequence[int] = range(len(gold))
     if name == "llm_only":
+        rows = outcome.asked
         gold = [outcome.gold[row] for row in outcome.asked]
         groups = [outcome.test.groups[row] for row in outcome.asked]
         boot = Bootstrap(groups, seed=outcome.config.seed)
@@ -175,8 +178,18 @@ def _system(outcome: Outcome, name: str, boot: Bootstrap) -> Record | None:
         "rp_at": {str(k): metrics.rp_at(scores, gold, k) for k in (5, 10)},
         "out_of_vocabulary": _out_of_vocabulary(outcome, kept),
         "invalid": _invalid(outcome) if name in ("system", "llm_only") else 0.0,
-        "extractgpt": metrics.extractgpt(kept, gold) if _has_keys(outcome) else None,
+        "extractgpt": _extractgpt(outcome, kept, gold, rows) if _has_keys(outcome) else None,
     }
+
+
+def _extractgpt(outcome: Outcome, kept: Kept, gold: Kept, rows: Sequence[int]) -> dict[str, float]:
+    absent = [
+        frozenset(
+            normalise(key) for key in outcome.gold_set.absent.get(outcome.test.products[row].id, ())
+        )
+        for row in rows
+    ]
+    return metrics.extractgpt(kept, gold, absent)
 
 
 def _has_keys(outcome: Outcome) -> bool:
@@ -244,14 +257,28 @@ def _model(outcome: Outcome) -> Record | None:
     return {
         "added": added.record(),
         "products": len(gold),
-        "share_asked": outcome.share_asked,
+        "share_asked": _share_asked(outcome),
         "f1_with": boot.interval(helped, metrics.f1).record(),
         "f1_without": boot.interval(alone, metrics.f1).record(),
-        "f1_kept": None,
-        "seconds_saved": (1 - outcome.share_asked) * total * _model_seconds(outcome),
+        "f1_kept": _f1_kept(boot, alone, helped, outcome).record(),
+        "seconds_saved": (1 - _share_asked(outcome)) * total * _model_seconds(outcome),
         "rule": rule.model_dump() if rule else None,
         "note": _note(outcome),
     }
+
+
+def _share_asked(outcome: Outcome) -> float:
+    return len(outcome.wanted) / max(len(outcome.test.products), 1)
+
+
+def _f1_kept(boot: Bootstrap, alone: Any, helped: Any, outcome: Outcome) -> metrics.Interval:
+    """The F1 of asking only where the mode says so, as a share of that of asking everywhere."""
+    asked = np.array([row in outcome.wanted for row in outcome.asked])
+    mixed = np.where(asked[:, None], helped, alone)
+    both = np.stack([mixed, helped], axis=-1)
+    return boot.interval(
+        both, lambda sums: metrics.f1(sums[..., 0]) / np.maximum(metrics.f1(sums[..., 1]), 1e-12)
+    )
 
 
 def _note(outcome: Outcome) -> str:
