@@ -160,6 +160,9 @@ def reliability(bins: Sequence[Mapping[str, Any]], title: str) -> Markup:
     return _svg(356, title, axes, diagonal, *shares, *counts, *names)
 
 
+_ROOM = 26  # of a count over its bar
+
+
 def compact(count: int) -> str:
     """A count that fits over a narrow bar: 940, 1.2k, 34k."""
     if count < 1000:
@@ -322,6 +325,7 @@ def _share(each: Mapping[str, Any], across: Scale, up: Scale, most: int) -> Mark
 def _count(each: Mapping[str, Any], across: Scale, up: Scale) -> Markup:
     left, right = across.at(each["low"]) + 1, across.at(each["high"]) - 1
     top = up.at(each["count"])
-    text = element("text", compact(each["count"]), class_="small", x=(left + right) / 2, y=top - 4)
+    named = compact(each["count"]) if right - left >= _ROOM else ""  # else it overlaps the next
+    text = element("text", named, class_="small", x=(left + right) / 2, y=top - 4)
     width, height = max(right - left, 1.0), up.start - top
     return text + element("rect", class_="bar faint", x=left, y=top, width=width, height=height)
