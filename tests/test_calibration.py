@@ -33,6 +33,7 @@ from llmtagger.datatypes import (
 )
 from llmtagger.errors import IndexDamaged
 from llmtagger.scorers import AskMode, learned_scorer, worth_asking
+from llmtagger.stages.scoring import Bend
 
 Record = dict[str, Any]
 
@@ -43,6 +44,7 @@ def _fitted(bias: float = -2.0, *, threshold: float = 0.4, promises: Any = ()) -
         of={"vote": (1.5, 0.25), "linear": (2.0, 0.0)},
         tags={"防水": 0.5},
         keys={"Color": -0.25},
+        bend=(1.2, 0.5, 0.1),
         threshold=threshold,
         f1=0.8,
         calibration_error=0.01,
@@ -204,8 +206,10 @@ def test_the_learned_scorer_uses_what_was_fitted(
     scorer = learned_scorer(FULL)
     (item,) = scorer.score(Product("1", "x"), shortlist, ParsedTags(answered=answered)).items
     expected = bias if labelled else -2.0  # where nothing is labelled, nobody asked
-    assert item.evidence.contributions == {"bias": expected, "linear": 1.0, "tag": 0.25}
-    assert item.score == pytest.approx(1 / (1 + math.exp(-expected - 1.25)))
+    parts = {"bias": expected, "linear": 1.0, "tag": 0.25}
+    log_odds = Bend(1.2, 0.5, 0.1)(expected + 1.25)
+    assert item.evidence.contributions == parts | {"bend": log_odds - expected - 1.25}
+    assert item.score == pytest.approx(1 / (1 + math.exp(-log_odds)))
 
 
 def test_without_a_fit_for_answers_those_without_are_used() -> None:
@@ -216,7 +220,8 @@ def test_without_a_fit_for_answers_those_without_are_used() -> None:
         for answered in (True, False)
     ]
     assert scored[0] == scored[1]
-    assert scored[0].items[0].evidence.contributions == {"bias": -2.0, "linear": 1.0}
+    parts = scored[0].items[0].evidence.contributions
+    assert parts == {"bias": -2.0, "linear": 1.0, "bend": Bend(1.2, 0.5, 0.1)(-1.0) + 1.0}
 
 
 def _scores(*scores: float) -> ScoredTags:

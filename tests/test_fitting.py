@@ -16,11 +16,11 @@ from sklearn.linear_model import LogisticRegression
 from llmtagger.calibration import Fitted
 from llmtagger.datatypes import Evidence, Product, ScoredTag, ScoredTags, Tag, TaggedProduct
 from llmtagger.evaluation import fitting, learning, metrics
-from llmtagger.evaluation.fitting import CURVED, MODEL, STRAIGHT, Table
+from llmtagger.evaluation.fitting import CURVED, STRAIGHT, Table
 from llmtagger.evaluation.judging import Judge
 from llmtagger.evaluation.metrics import Floats
 from llmtagger.evaluation.splitting import folds
-from llmtagger.stages.scoring import WARM, Weights, contributions
+from llmtagger.stages.scoring import MODEL, WARM, Bend, Weights, contributions
 from llmtagger.vocabulary import Vocabulary
 
 NAMES = (*STRAIGHT, *MODEL)
@@ -160,13 +160,40 @@ def test_the_weights_say_what_the_design_says(world: tuple[Table, Floats]) -> No
     x = fitting.design(table)
     assert x.shape == (len(table.right), len(STRAIGHT) + len(CURVED))
     fit = random.normal(size=x.shape[1] + 1).round(4)
-    weights = replace(fitting.weights_of(fit), tags={"t3": 0.5}, keys={"Color": -0.25})
+    weights = replace(
+        fitting.weights_of(fit),
+        tags={"t3": 0.5},
+        keys={"Color": -0.25},
+        bend=Bend(1.3, 0.4, -0.2),
+    )
     rows = np.arange(0, len(table.right), 97)
     found = fitting.log_odds_of(weights, x[rows], table, rows)
     for row, log_odds in zip(rows.tolist(), found, strict=True):
         values = dict(zip(NAMES, table.values[row].tolist(), strict=True))
         parts = contributions(weights, values, table.tags[row], table.keys[row])
         assert log_odds == pytest.approx(sum(parts.values()))
+
+
+def test_a_bend_is_found_again() -> None:
+    """The truth rises steeply below 0 and hardly above it, as no straight stretch could."""
+    random = np.random.default_rng(8)
+    log_odds = random.normal(-1, 4, 20_000)
+    true = Bend(below=1.5, above=0.2, level=0.7)
+    right = random.random(20_000) < fitting.chances(fitting.bent(true, log_odds))
+    found = fitting.fit_bend(log_odds, right)
+    assert found.below == pytest.approx(true.below, abs=0.1)
+    assert found.above == pytest.approx(true.above, abs=0.1)
+    assert found.level == pytest.approx(true.level, abs=0.1)
+    few = fitting.fit_bend(log_odds[:10], right[:10])
+    assert abs(few.above - 1) < 1  # with little to go by, it stays near none
+
+
+def test_a_bend_keeps_the_order_even_of_scores_that_were_upside_down() -> None:
+    log_odds = np.linspace(-6, 6, 4000)
+    random = np.random.default_rng(9)
+    upside_down = random.random(4000) < fitting.chances(-log_odds)
+    found = fitting.bent(fitting.fit_bend(log_odds, upside_down), log_odds)
+    assert (np.diff(found) > 0).all()
 
 
 def test_a_group_is_scored_without_itself(
@@ -289,7 +316,7 @@ def test_what_was_simulated_is_found(
 def test_it_holds_on_products_that_nobody_has_seen(learnt: tuple[Fitted, Floats]) -> None:
     fitted, _ = learnt
     fresh, _ = _world(1200, seed=2)
-    weights = Weights(fitted.bias, fitted.of, fitted.tags, fitted.keys)
+    weights = _base(fitted)
     rows = np.arange(len(fresh.right))
     chance = fitting.chances(fitting.log_odds_of(weights, fitting.design(fresh), fresh, rows))
     gaps = [
@@ -391,7 +418,7 @@ def _answered(table: Table, chosen: Bools) -> Table:
 
 
 def _base(fitted: Fitted) -> Weights:
-    return Weights(fitted.bias, fitted.of, fitted.tags, fitted.keys)
+    return Weights(fitted.bias, fitted.of, fitted.tags, fitted.keys, Bend(*fitted.bend))
 
 
 def test_a_model_that_knows_gets_weight(
@@ -403,7 +430,8 @@ def test_a_model_that_knows_gets_weight(
     asked, chance = fitting.fit_asked(_answered(table, chosen), _base(fitted), unasked)
     # Right with odds of 9 to 1, whatever else is known: ln 81 between chosen and not.
     assert asked.of["chosen"][0] == pytest.approx(np.log(81), abs=0.5)
-    assert asked.bias == pytest.approx(fitted.bias - np.log(9), abs=0.4)
+    assert asked.bias == fitted.bias
+    assert asked.bend[2] == pytest.approx(fitted.bend[2] - np.log(9), abs=0.4)
     assert asked.f1 > fitted.f1 + 0.1
     assert asked.calibration_error < 0.045
     assert (asked.tags, asked.keys) == (fitted.tags, fitted.keys)
@@ -558,4 +586,4 @@ def test_what_was_held_out_stays_so_when_the_model_is_asked() -> None:
     )
     weights = replace(fitting.weights_of(np.zeros(len(STRAIGHT) + len(CURVED) + 1)), bias=-4.0)
     found = fitting.carried_over(np.array([1.0, 2.0]), known, asked, weights)
-    assert found.tolist() == [2.0, 1.0, -4.0]
+    assert found == pytest.approx([2.0, 1.0, -4.0])

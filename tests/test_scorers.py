@@ -30,6 +30,7 @@ def _fitted(threshold: float, promises: list[Promise], bias: float = -2.0) -> Fi
     return Fitted(
         bias=bias,
         of={"vote": (3.0, 0.1)},
+        bend=(1.0, 1.0, 0.0),
         threshold=threshold,
         f1=0.8,
         calibration_error=0.02,

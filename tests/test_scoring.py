@@ -23,7 +23,9 @@ from llmtagger.datatypes import (
 )
 from llmtagger.stages.scoring import (
     COLD,
+    MODEL,
     WARM,
+    Bend,
     WeightedScorer,
     Weights,
     curve,
@@ -60,7 +62,20 @@ WEIGHTS = st.builds(
     st.dictionaries(st.sampled_from(NAMES), st.tuples(WEIGHT, WEIGHT)),
     st.dictionaries(st.sampled_from(["a", "b", "zz"]), WEIGHT),
     st.dictionaries(st.sampled_from(["Color", "Fit", ""]), WEIGHT),
+    st.builds(Bend, st.floats(0.01, 3), st.floats(0.01, 3), st.floats(-3, 3)),
 )
+
+
+@given(st.floats(-300, 300), st.floats(0.01, 3), st.floats(0.01, 3), st.floats(-5, 5))
+def test_a_bend_has_its_slopes_and_its_level(
+    log_odds: float, below: float, above: float, level: float
+) -> None:
+    bend = Bend(below, above, level)
+    assert Bend()(log_odds) == pytest.approx(log_odds)
+    assert bend(40) == pytest.approx(40 * above + level)
+    assert bend(-40) == pytest.approx(-40 * below + level)
+    assert bend(0) == pytest.approx((above - below) * math.log(2) + level)
+    assert bend(log_odds + 0.1) > bend(log_odds)
 
 
 @given(
@@ -86,16 +101,20 @@ def test_the_contributions_sum_to_the_log_odds(
     for item in items:
         parts, values = item.evidence.contributions, item.evidence.signals
         assert item.score == pytest.approx(logistic(math.fsum(parts.values())), abs=1e-12)
-        by_hand = weights.bias
+        known, model = weights.bias, 0.0
         for name, (straight, curved) in weights.of.items():
             part = straight * values[name] + curved * curve(values[name])
             assert parts.get(name, 0.0) == pytest.approx(part, abs=1e-12)
-            by_hand += part
+            if name in MODEL:
+                model += part
+            else:
+                known += part
         own = weights.tags.get(item.tag.id, 0.0)
         own += weights.keys.get(item.tag.key, 0.0) if item.tag.key else weights.keys.get("", 0.0)
         assert parts.get("tag", 0.0) == own
-        assert sum(parts.values()) == pytest.approx(by_hand + own, abs=1e-9)
-        assert set(parts) <= {"bias", "tag", *weights.of}
+        by_hand = weights.bend(known + own) + model
+        assert sum(parts.values()) == pytest.approx(by_hand, abs=1e-9)
+        assert set(parts) <= {"bias", "tag", "bend", *weights.of}
 
 
 @pytest.mark.parametrize(

@@ -115,6 +115,7 @@ def _fitted(threshold: float, *promises: Promise, bias: float = WARM.bias) -> Fi
     return Fitted(
         bias=bias,
         of=dict(WARM.of),
+        bend=(1.0, 1.0, 0.0),
         threshold=threshold,
         f1=0.8,
         calibration_error=0.02,

@@ -37,6 +37,7 @@ class Fitted(_Record):
     of: dict[str, tuple[float, float]]
     tags: dict[str, float] = Field(default_factory=dict)
     keys: dict[str, float] = Field(default_factory=dict)
+    bend: tuple[float, float, float]
     threshold: float = Field(ge=0, le=1)
     f1: float
     calibration_error: float

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from llmtagger.calibration import Calibration, Fitted
@@ -11,12 +11,11 @@ from llmtagger.config import ScoringSettings
 from llmtagger.datatypes import ScoredTags
 from llmtagger.errors import ConfigError
 from llmtagger.output import Cut
-from llmtagger.stages.scoring import WARM, WeightedScorer, Weights
+from llmtagger.stages.scoring import MODEL, WARM, Bend, WeightedScorer, Weights
 
 AskMode = Literal["auto", "always", "never"]
 
 _NOTHING = 2.0  # a threshold that no score reaches
-_BY_HAND = ("chosen", "confidence")
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +145,8 @@ def learned_scorer(calibration: Calibration) -> WeightedScorer:
     """The scorer that was fitted, for products with and without an answer by the model."""
     unasked = _weights(calibration.unasked)
     if calibration.asked is None:  # what the model says still counts, by hand-set weights
-        of = dict(unasked.of) | {name: WARM.of[name] for name in _BY_HAND}
-        unasked = Weights(unasked.bias, of, unasked.tags, unasked.keys)
+        of = dict(unasked.of) | {name: WARM.of[name] for name in MODEL}
+        unasked = replace(unasked, of=of)
     asked = _weights(calibration.asked) if calibration.asked else None
     return WeightedScorer(warm=unasked, cold=unasked, asked=asked)
 
@@ -164,4 +163,4 @@ def worth_asking(mode: AskMode, calibration: Calibration | None, scored: ScoredT
 
 
 def _weights(fitted: Fitted) -> Weights:
-    return Weights(fitted.bias, fitted.of, fitted.tags, fitted.keys)
+    return Weights(fitted.bias, fitted.of, fitted.tags, fitted.keys, Bend(*fitted.bend))

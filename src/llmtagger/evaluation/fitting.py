@@ -6,8 +6,8 @@ signals of labelled products ─ fit_logistic ─▶ weights ─ offsets ─▶ 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from llmtagger.evaluation import metrics
 from llmtagger.evaluation.judging import Judge
 from llmtagger.evaluation.metrics import Floats
 from llmtagger.evaluation.splitting import folds
-from llmtagger.stages.scoring import WARM, Weights, curve
+from llmtagger.stages.scoring import MODEL, WARM, Bend, Weights, curve
 
 # A signal counts as it is; these also by their curve.
 STRAIGHT = (
@@ -27,12 +27,12 @@ STRAIGHT = (
     *("linear", "rival", "prior", "support"),
 )
 CURVED = ("vote", "lexical_vote", "name_lexical", "trust", "extracted", "linear", "rival")
-MODEL = ("chosen", "confidence")
 _PULLS = (1.0, 10.0, 100.0)  # towards the default weights that are tried, the first if rows abound
 _MANY_ROWS = 20_000
 _SPREADS = (0.0, 0.1, 0.3, 1.0)  # variances of tags' offsets that are tried
 _FOLDS = 5
 _ROUNDS = 30  # of Newton's method; it ends when nothing moves
+_FLATTEST = 0.01  # slope of a bend: it must not turn the order of scores around
 _ONE_SIDED = 2.326  # 99 %: the lowest of many scores is picked, which flatters it
 _TABLE = 400  # entries of the table of promises
 _SHOWN = 0.02
@@ -169,8 +169,7 @@ def log_odds_of(weights: Weights, x: Floats, table: Table, rows: NDArray[Any]) -
         for at in rows.tolist()
     ]
     each = coefficients(weights)
-    log_odds: Floats = x @ each[:-1] + each[-1] + np.array(own)
-    return log_odds
+    return bent(weights.bend, x @ each[:-1] + each[-1] + np.array(own))
 
 
 def with_offsets(
@@ -261,28 +260,36 @@ def _dense(groups: NDArray[np.int64]) -> list[int]:
 def fit(table: Table, *, seed: int = 0) -> tuple[Fitted, Floats]:
     """The learned scorer, and the cross-validated log-odds of every row.
 
-    Offsets fitted to few rows make scores too sure of themselves, so log-odds are stretched to
-    what the rows left out say (Platt scaling, 1999); the sum stays a sum.
+    Offsets fitted to few rows make scores too sure of themselves, and a sum of signals may not
+    grow as log-odds do, so the sum is bent to what the rows left out say.
     """
     log_odds, strength = cross_scored(table, seed=seed)
     x, rows = design(table), np.arange(len(table.right))
     found = fit_signals(x, table.right, strength.pull)
     seen = x @ found[:-1] + found[-1]
     weights = with_offsets(weights_of(found), seen, table, rows, strength.spread)
-    slope, level = fit_logistic(log_odds[:, None], table.right, pull=0.0).tolist()
-    log_odds = slope * log_odds + level
-    return fitted(_stretched(weights, slope, level), log_odds, table), log_odds
+    weights = replace(weights, bend=fit_bend(log_odds, table.right))
+    log_odds = bent(weights.bend, log_odds)
+    return fitted(weights, log_odds, table), log_odds
 
 
-def _stretched(weights: Weights, slope: float, level: float) -> Weights:
-    """The weights of `slope` times the log-odds plus `level`."""
+def fit_bend(log_odds: Floats, right: NDArray[np.bool_]) -> Bend:
+    """The bend that makes log-odds likeliest, pulled towards none, with positive slopes."""
+    change = fit_logistic(_sides(log_odds), right, log_odds)
+    above, below = np.maximum(1 + change[:2], _FLATTEST).tolist()
+    level = float(change[2])
+    return Bend(round(below, 4), round(above, 4), round(level, 4))
 
-    def scaled(values: Mapping[str, float]) -> dict[str, float]:
-        return {name: round(slope * value, 4) for name, value in values.items()}
 
-    of = {n: (round(slope * a, 4), round(slope * b, 4)) for n, (a, b) in weights.of.items()}
-    bias = round(slope * weights.bias + level, 4)
-    return Weights(bias, of, scaled(weights.tags), scaled(weights.keys))
+def bent(bend: Bend, log_odds: Floats) -> Floats:
+    """`bend` of all log-odds (n,)."""
+    changed: Floats = _sides(log_odds) @ [bend.above, bend.below] + bend.level
+    return changed
+
+
+def _sides(log_odds: Floats) -> Floats:
+    """What the slopes of a bend count (n, 2): log-odds above 0 and below it, softly parted."""
+    return np.stack([np.logaddexp(0, log_odds), -np.logaddexp(0, -log_odds)], axis=1)
 
 
 def fit_asked(
@@ -305,7 +312,8 @@ def fit_asked(
     of = dict(base.of) | {
         name: (round(float(w), 4), 0.0) for name, w in zip(MODEL, change, strict=False)
     }
-    weights = Weights(round(base.bias + float(change[-1]), 4), of, base.tags, base.keys)
+    bend = replace(base.bend, level=round(base.bend.level + float(change[-1]), 4))
+    weights = replace(base, of=of, bend=bend)
     return fitted(weights, log_odds, table), chances(log_odds)
 
 
@@ -324,6 +332,7 @@ def fitted(weights: Weights, log_odds: Floats, table: Table) -> Fitted:
         of=dict(weights.of),
         tags=dict(weights.tags),
         keys=dict(weights.keys),
+        bend=astuple(weights.bend),
         threshold=threshold,
         f1=best,
         calibration_error=metrics.calibration_error(metrics.calibration_bins(scores, gold)),

@@ -227,19 +227,21 @@ class Evaluation:
     ) -> tuple[CatalogueIndex, Side]:
         """The index of what is labelled: all of the train side, or, cold, a few products of it.
 
-        Cold, the tags' names are known: of a closed set all of them, as a shop knows its own list;
-        of a span set those of the train side, since a text may hold values that nobody listed.
+        Cold, the tags' names are known: of a closed set all of them, as a shop knows its own list.
+        A text may hold values that nobody listed, so of a span set those of the train side's other
+        products are known: those of the labelled are found in the list as often as new ones.
         """
         from llmtagger.backends import index_writer
 
         vocabulary = None
         labelled = train
         if self._config.regime == "cold":
-            closed = gold_set.kind is TagKind.CLOSED
-            vocabulary = Vocabulary.from_products(gold_set.products if closed else train.products)
             random = np.random.default_rng(self._config.seed)
-            order = random.permutation(len(train.products))[: self._config.labelled]
-            rows = np.sort(order).tolist()
+            order = random.permutation(len(train.products))
+            rows = np.sort(order[: self._config.labelled]).tolist()
+            others = [train.products[at] for at in order[self._config.labelled :].tolist()]
+            closed = gold_set.kind is TagKind.CLOSED
+            vocabulary = Vocabulary.from_products(gold_set.products if closed else others)
             labelled = Side(
                 tuple(train.products[at] for at in rows),
                 train.vectors[rows],

@@ -20,6 +20,26 @@ from llmtagger.datatypes import (
 
 _SOFT = 0.02  # keeps the curve finite at 0 and 1
 _MANY = 1000  # carriers from which on a tag counts as fully supported
+MODEL = ("chosen", "confidence")  # signals that are there only where the model was asked
+
+
+@dataclass(frozen=True, slots=True)
+class Bend:
+    """Turns a sum of evidence into log-odds: slopes far below and far above 0, and a level.
+
+    Beta calibration (Kull, Silva Filho and Flach 2017), written in log-odds. With both slopes 1
+    and the level 0 nothing changes.
+    """
+
+    below: float = 1.0
+    above: float = 1.0
+    level: float = 0.0
+
+    def __call__(self, log_odds: float) -> float:
+        """Monotone while the slopes are positive."""
+        near = math.log1p(math.exp(-abs(log_odds)))
+        up, down = max(log_odds, 0.0) + near, max(-log_odds, 0.0) + near
+        return self.above * up - self.below * down + self.level
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +47,15 @@ class Weights:
     """What each signal adds to the log-odds, and where they start.
 
     `of` holds two numbers a signal x: of x itself, and of `curve(x)`. `tags` and `keys` are what a
-    tag's own name (by id) and its key add: a tag's threshold, as it were, moved by so much.
+    tag's own name (by id) and its key add: a tag's threshold, as it were, moved by so much. `bend`
+    mends the sum of all but the model's own signals, which are added last.
     """
 
     bias: float
     of: Mapping[str, tuple[float, float]]
     tags: Mapping[str, float] = field(default_factory=dict)
     keys: Mapping[str, float] = field(default_factory=dict)
+    bend: Bend = Bend()
 
 
 # Fitted by benchmarks/default_weights.py to six labelled sets, English and Chinese, and used until
@@ -162,7 +184,7 @@ def _rivals(candidates: tuple[Candidate, ...]) -> dict[str, float]:
 def contributions(
     weights: Weights, values: Mapping[str, float], tag: str, key: str | None
 ) -> dict[str, float]:
-    """What each signal, the tag's key and the tag itself add; with `bias`, the log-odds in sum."""
+    """What each signal, the tag's key, the tag itself and the bend add; in sum, the log-odds."""
     parts = {"bias": weights.bias}
     for name, value in values.items():
         straight, curved = weights.of.get(name, (0.0, 0.0))
@@ -170,6 +192,9 @@ def contributions(
             parts[name] = part
     if own := weights.tags.get(tag, 0.0) + weights.keys.get(key or "", 0.0):
         parts["tag"] = own
+    if weights.bend != Bend():
+        known = sum(part for name, part in parts.items() if name not in MODEL)
+        parts["bend"] = weights.bend(known) - known
     return parts
 
 
