@@ -6,11 +6,13 @@ import hashlib
 import json
 import tomllib
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from llmtagger.errors import ConfigError
+
+Record = TypeVar("Record", bound=BaseModel)
 
 
 class _Section(BaseModel):
@@ -93,18 +95,30 @@ def load_settings(path: Path | None = None) -> Settings:
         path = Path(DEFAULT_FILE)
         if not path.exists():
             return Settings()
+    return read_toml(
+        path,
+        Settings,
+        f"the settings {path}",
+        unreadable="check --config",
+        invalid="docs/configuration.md lists every setting",
+    )
+
+
+def read_toml(
+    path: Path, record: type[Record], name: str, *, unreadable: str, invalid: str
+) -> Record:
+    """One TOML file as a record; else a `ConfigError` with the hint for its case.
+
+    `name` is what the file is called where it cannot be read.
+    """
     try:
-        return Settings.model_validate(tomllib.loads(path.read_text(encoding="utf-8-sig")))
+        return record.model_validate(tomllib.loads(path.read_text(encoding="utf-8-sig")))
     except OSError as error:
-        raise ConfigError(
-            f"cannot read the settings {path}: {error.strerror}", hint="check --config"
-        ) from error
+        raise ConfigError(f"cannot read {name}: {error.strerror}", hint=unreadable) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}", hint="mend that line") from error
     except ValidationError as error:
         faults = "; ".join(
             f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()
         )
-        raise ConfigError(
-            f"{path}: {faults}", hint="docs/configuration.md lists every setting"
-        ) from error
+        raise ConfigError(f"{path}: {faults}", hint=invalid) from error

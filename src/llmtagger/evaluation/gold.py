@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import re
-import tomllib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from llmtagger.catalog import RejectedRow, read_catalog
 from llmtagger.catalog.text import mend
+from llmtagger.config import read_toml
 from llmtagger.datatypes import Product, TagKind
 from llmtagger.errors import CatalogError, ConfigError
 
@@ -81,22 +81,13 @@ class GoldSet:
 def read_card(folder: Path) -> Card:
     """The loader entry of a card; `ConfigError` where it is missing or wrong."""
     path = folder / ENTRY
-    try:
-        return Card.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise ConfigError(
-            f"cannot read {path}: {error.strerror}",
-            hint="name a folder of eval/datasets, such as eval/datasets/examples",
-        ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}", hint="mend that line") from error
-    except ValidationError as error:
-        faults = "; ".join(
-            f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()
-        )
-        raise ConfigError(
-            f"{path}: {faults}", hint=f"an entry may hold {', '.join(Card.model_fields)}"
-        ) from error
+    return read_toml(
+        path,
+        Card,
+        str(path),
+        unreadable="name a folder of eval/datasets, such as eval/datasets/examples",
+        invalid=f"an entry may hold {', '.join(Card.model_fields)}",
+    )
 
 
 def load_gold(card: Path, data: Path | None, *, limit: int | None = None) -> GoldSet:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import time
-import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,12 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from llmtagger.calibration import Calibration
-from llmtagger.config import Settings
+from llmtagger.config import Settings, read_toml
 from llmtagger.datatypes import Product, TaggedProduct, TagKind
-from llmtagger.errors import ConfigError, LeakFound
+from llmtagger.errors import LeakFound
 from llmtagger.evaluation import baselines, fitting, splitting
 from llmtagger.evaluation.baselines import Scored
 from llmtagger.evaluation.gold import GoldSet, load_gold
@@ -63,21 +62,13 @@ class RunConfig(BaseModel):
 
 def read_config(path: Path) -> RunConfig:
     """The run that a TOML file describes; `ConfigError` where it cannot be read."""
-    try:
-        return RunConfig.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise ConfigError(
-            f"cannot read the run {path}: {error.strerror}", hint="name a file of eval/runs"
-        ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}", hint="mend that line") from error
-    except ValidationError as error:
-        faults = "; ".join(
-            f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()
-        )
-        raise ConfigError(
-            f"{path}: {faults}", hint=f"a run may hold {', '.join(RunConfig.model_fields)}"
-        ) from error
+    return read_toml(
+        path,
+        RunConfig,
+        f"the run {path}",
+        unreadable="name a file of eval/runs",
+        invalid=f"a run may hold {', '.join(RunConfig.model_fields)}",
+    )
 
 
 @dataclass(frozen=True, slots=True)
