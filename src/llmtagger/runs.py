@@ -93,7 +93,7 @@ class Journal:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *error: object) -> None:
         try:
             with _usable(self._path):
                 self._connection.commit()

@@ -176,7 +176,7 @@ class _RowWriter:
         self._products.__enter__()
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         self._products.__exit__(*error)
         self._vectors.__exit__(*error)
 

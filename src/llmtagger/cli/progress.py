@@ -48,7 +48,7 @@ class ProgressReporter:
         self._progress.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *error: object) -> None:
         self._progress.stop()
 
     def waiting(self, message: str, seconds: float) -> None:
@@ -97,7 +97,7 @@ class StageReporter:
         self._progress.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *error: object) -> None:
         self._progress.stop()
 
     def stage(self, name: str, done: int, total: int) -> None:
