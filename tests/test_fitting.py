@@ -17,7 +17,7 @@ from llmtagger.calibration import Fitted
 from llmtagger.datatypes import Evidence, Product, ScoredTag, ScoredTags, Tag, TaggedProduct
 from llmtagger.evaluation import fitting, learning, metrics
 from llmtagger.evaluation.fitting import CURVED, STRAIGHT, Table
-from llmtagger.evaluation.judging import Judge
+from llmtagger.evaluation.judging import Judge, as_scores, gold_of
 from llmtagger.evaluation.metrics import Floats
 from llmtagger.evaluation.splitting import folds
 from llmtagger.stages.scoring import MODEL, WARM, Bend, Weights, contributions
@@ -552,8 +552,8 @@ def test_a_row_for_each_judged_candidate() -> None:
     assert table.groups.tolist() == [4, 4]
     assert table.values[:, NAMES.index("vote")].tolist() == [0.9, 0.8, 0.5]
     assert table.values.sum() == pytest.approx(0.9 + 0.8 + 0.5)
-    assert fitting.as_scores(results, judge) == [{"color=red": 0.9, "bag": 0.8}, {"bag": 0.5}]
-    assert fitting.gold_of([FIRST, SECOND], judge) == [{"bag", "color=red", "missing"}, {"mug"}]
+    assert as_scores(results, judge) == [{"color=red": 0.9, "bag": 0.8}, {"bag": 0.5}]
+    assert gold_of([FIRST, SECOND], judge) == [{"bag", "color=red", "missing"}, {"mug"}]
 
 
 def test_alternatives_are_one_hit_of_one() -> None:
@@ -567,7 +567,7 @@ def test_alternatives_are_one_hit_of_one() -> None:
     table = fitting.table_of(results, judge, [0])
     assert (table.right.tolist(), table.gold.tolist()) == ([True], [1])
     assert fitting.best_cut(np.array([0.9]), table)[1] == 1.0
-    assert fitting.as_scores(results, judge) == [{"color=*": 0.9}]
+    assert as_scores(results, judge) == [{"color=*": 0.9}]
 
 
 def test_what_was_held_out_stays_so_when_the_model_is_asked() -> None:

@@ -13,14 +13,12 @@ from typing import Any
 import numpy as np
 
 from llmtagger.datatypes import Opinion, Product, TaggedProduct
-from llmtagger.evaluation.judging import Judge
+from llmtagger.evaluation.judging import Judge, Scored, as_scores
 from llmtagger.evaluation.metrics import Floats
 from llmtagger.evaluation.splitting import folds
 from llmtagger.normalise import is_han, normalise
 from llmtagger.protocols import Vectors
 from llmtagger.vocabulary import Vocabulary
-
-Scored = list[dict[str, float]]
 
 VERSION = 1  # of what the linear baselines compute
 NAMES = ("knn_vote", "tfidf_linear", "embedding_linear", "lookup", "llm_only")
@@ -33,16 +31,8 @@ _WORD = re.compile(r"\w+")
 
 def from_signal(results: Sequence[TaggedProduct], judge: Judge, signal: str) -> Scored:
     """A signal of the pipeline by itself, such as the neighbours' vote or the model's choice."""
-    found = []
-    for tagged in results:
-        scores: dict[str, float] = {}
-        for scored in tagged.scored.items:
-            item = judge.item(tagged.product, scored.tag.name)
-            value = scored.evidence.signals.get(signal, 0.0)
-            if item is not None and value > 0 and not scored.evidence.new:
-                scores[item] = max(value, scores.get(item, 0.0))
-        found.append(scores)
-    return found
+    found = as_scores(results, judge, lambda scored: scored.evidence.signals.get(signal, 0.0))
+    return [{item: value for item, value in each.items() if value > 0} for each in found]
 
 
 def lookup(
@@ -72,7 +62,7 @@ class Linear:
         """Scores of the train side, each by a model that has not seen its group."""
         if len(set(groups)) < _FOLDS:
             return [{} for _ in products]
-        fold = folds(np.unique(groups, return_inverse=True)[1].tolist(), _FOLDS, seed)
+        fold = folds(groups, _FOLDS, seed)
         scored: Scored = [{} for _ in products]
         for number in range(_FOLDS):
             rest, part = np.flatnonzero(fold != number), np.flatnonzero(fold == number)

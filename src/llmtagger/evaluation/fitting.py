@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmtagger.calibration import Fitted, Promise
-from llmtagger.datatypes import Product, TaggedProduct
+from llmtagger.datatypes import TaggedProduct
 from llmtagger.evaluation import metrics
 from llmtagger.evaluation.judging import Judge
 from llmtagger.evaluation.metrics import Floats
@@ -213,7 +213,7 @@ def cross_scored(table: Table, *, seed: int = 0) -> tuple[Floats, Strength]:
     x = design(table)
     if len(np.unique(table.groups)) < _FOLDS:
         return x @ coefficients(WARM)[:-1] + WARM.bias, Strength(max(_PULLS))
-    fold = folds(_dense(table.groups), _FOLDS, seed)[table.product]
+    fold = folds(table.groups, _FOLDS, seed)[table.product]
     parts = [(np.flatnonzero(fold != n), np.flatnonzero(fold == n)) for n in range(_FOLDS)]
 
     def scored(strength: Strength, fits: Sequence[Floats]) -> Floats:
@@ -250,11 +250,6 @@ def carried_over(log_odds: Floats, known: Table, table: Table, weights: Weights)
 def _loss(log_odds: Floats, right: NDArray[np.bool_]) -> float:
     """The negative log-likelihood."""
     return float(np.logaddexp(0, np.where(right, -log_odds, log_odds)).sum())
-
-
-def _dense(groups: NDArray[np.int64]) -> list[int]:
-    numbers: list[int] = np.unique(groups, return_inverse=True)[1].tolist()
-    return numbers
 
 
 def fit(table: Table, *, seed: int = 0) -> tuple[Fitted, Floats]:
@@ -302,7 +297,7 @@ def fit_asked(
     """
     x = table.values[:, [table.names.index(name) for name in MODEL]]
     several = len(np.unique(table.groups)) >= _FOLDS
-    fold = folds(_dense(table.groups), _FOLDS if several else 1, seed)[table.product]
+    fold = folds(table.groups, _FOLDS if several else 1, seed)[table.product]
     log_odds = unasked.copy()
     for number in range(_FOLDS if several else 0):
         rest, part = fold != number, fold == number
@@ -386,21 +381,3 @@ def chances(log_odds: Floats) -> Floats:
     """Probabilities of log-odds."""
     found: Floats = 1 / (1 + np.exp(-np.clip(log_odds, -35, 35)))
     return found
-
-
-def as_scores(results: Sequence[TaggedProduct], judge: Judge) -> list[dict[str, float]]:
-    """Each product's items with their scores; the best where several tags are one item."""
-    found = []
-    for tagged in results:
-        scores: dict[str, float] = {}
-        for scored in tagged.scored.items:
-            item = judge.item(tagged.product, scored.tag.name)
-            if item is not None and not scored.evidence.new:
-                scores[item] = max(scored.score, scores.get(item, 0.0))
-        found.append(scores)
-    return found
-
-
-def gold_of(products: Sequence[Product], judge: Judge) -> list[frozenset[str]]:
-    """Each product's gold items."""
-    return [judge.gold(product) for product in products]

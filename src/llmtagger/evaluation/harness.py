@@ -20,10 +20,9 @@ from llmtagger.calibration import Calibration
 from llmtagger.config import Settings, read_toml
 from llmtagger.datatypes import Product, TaggedProduct, TagKind
 from llmtagger.errors import LeakFound
-from llmtagger.evaluation import baselines, fitting, splitting
-from llmtagger.evaluation.baselines import Scored
+from llmtagger.evaluation import baselines, splitting
 from llmtagger.evaluation.gold import GoldSet, load_gold
-from llmtagger.evaluation.judging import Judge
+from llmtagger.evaluation.judging import Judge, Scored, as_scores, gold_of
 from llmtagger.evaluation.learning import LEAST, Learnt, calibrate
 from llmtagger.evaluation.metrics import best_threshold, keep
 from llmtagger.evaluation.remembering import RememberingEncoder
@@ -172,7 +171,7 @@ class Evaluation:
             train,
             test,
             judge,
-            fitting.gold_of(test.products, judge),
+            gold_of(test.products, judge),
             [],
             learnt.calibration if learnt else None,
             index,
@@ -246,7 +245,7 @@ class Evaluation:
     def _test(self, outcome: Outcome) -> None:
         """The test side without the model."""
         outcome.results = self._tagged(outcome, range(len(outcome.test.products)), None)
-        outcome.scores["system"] = fitting.as_scores(outcome.results, outcome.judge)
+        outcome.scores["system"] = as_scores(outcome.results, outcome.judge)
         unasked = outcome.calibration.unasked.threshold if outcome.calibration else None
         threshold = self._config.settings.scoring.threshold if unasked is None else unasked
         outcome.thresholds["system"] = threshold
@@ -290,7 +289,7 @@ class Evaluation:
         sampled = [answered[row] for row in sample]
         outcome.asked, outcome.answered = tuple(sample), sampled
         outcome.alone = [outcome.kept["system"][row] for row in sample]
-        helped = fitting.as_scores([answered[row] for row in rows], outcome.judge)
+        helped = as_scores([answered[row] for row in rows], outcome.judge)
         kept = dict(zip(rows, keep(helped, threshold), strict=True))
         outcome.helped = [kept[row] for row in sample]
         for row, scores in zip(rows, helped, strict=True):
@@ -316,11 +315,11 @@ class Evaluation:
             "knn_vote": baselines.from_signal(outcome.results, judge, "vote"),
             "lookup": baselines.lookup(test.products, opinions, outcome.index.vocabulary, judge),
         }
-        gold = fitting.gold_of(labelled.products, judge)
+        gold = gold_of(labelled.products, judge)
         tuned: dict[str, tuple[Scored, Kept]] = {}
         if learnt is not None:
             own = learnt.experts.judge(learnt.products, np.empty((0, 0), dtype=np.float32))
-            wanted = fitting.gold_of(learnt.products, judge)
+            wanted = gold_of(learnt.products, judge)
             said = baselines.lookup(learnt.products, own, outcome.index.vocabulary, judge)
             vote = baselines.from_signal(learnt.results, judge, "vote")
             tuned = {"knn_vote": (vote, wanted), "lookup": (said, wanted)}

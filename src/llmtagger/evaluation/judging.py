@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from llmtagger.datatypes import Product
+from llmtagger.datatypes import Product, ScoredTag, TaggedProduct
 from llmtagger.normalise import normalise
 from llmtagger.vocabulary import Vocabulary, split_key
+
+Scored = list[dict[str, float]]  # for each product its items
 
 
 class Judge:
@@ -61,3 +63,25 @@ class Judge:
     def _left_out(self, tag: str) -> bool:
         key = split_key(self.name(tag))[0]
         return key is not None and key in self._apart
+
+
+def gold_of(products: Sequence[Product], judge: Judge) -> list[frozenset[str]]:
+    """Each product's gold items."""
+    return [judge.gold(product) for product in products]
+
+
+def as_scores(
+    results: Sequence[TaggedProduct],
+    judge: Judge,
+    value: Callable[[ScoredTag], float] = lambda scored: scored.score,
+) -> Scored:
+    """Each product's items with their scores; the best where several tags are one item."""
+    found = []
+    for tagged in results:
+        scores: dict[str, float] = {}
+        for scored in tagged.scored.items:
+            item = judge.item(tagged.product, scored.tag.name)
+            if item is not None and not scored.evidence.new:
+                scores[item] = max(value(scored), scores.get(item, 0.0))
+        found.append(scores)
+    return found

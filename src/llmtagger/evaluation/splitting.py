@@ -106,18 +106,17 @@ def split(groups: Sequence[int], *, test: int, seed: int) -> Split:
     )
 
 
-def folds(groups: Sequence[int], k: int, seed: int) -> Numbers:
+def folds(groups: Sequence[int] | Numbers, k: int, seed: int) -> Numbers:
     """A fold number 0..k-1 for each product, one for a whole group, the folds about equal in size.
 
     Large groups are placed first, each in the fold that is smallest so far; equals are shuffled.
     Raises `ConfigError` where there are fewer groups than folds.
     """
-    numbers = np.asarray(groups, dtype=np.int64)
+    numbers = np.unique(np.asarray(groups, dtype=np.int64), return_inverse=True)[1]
     sizes = np.bincount(numbers)
-    found = np.count_nonzero(sizes)
-    if not 1 <= k <= found:
+    if not 1 <= k <= len(sizes):
         raise ConfigError(
-            f"{found} groups of products cannot make {k} folds",
+            f"{len(sizes)} groups of products cannot make {k} folds",
             hint="ask for fewer folds, at least 1, or give more products",
         )
     fold_of, filled = np.zeros(len(sizes), dtype=np.int64), np.zeros(k, dtype=np.int64)
