@@ -35,7 +35,6 @@ _ROUNDS = 30  # of Newton's method; it ends when nothing moves
 _FLATTEST = 0.01  # slope of a bend: it must not turn the order of scores around
 _ONE_SIDED = 2.326  # 99 %: the lowest of many scores is picked, which flatters it
 _TABLE = 400  # entries of the table of promises
-_SHOWN = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,17 +336,9 @@ def fitted(weights: Weights, log_odds: Floats, table: Table) -> Fitted:
 
 def best_cut(chance: Floats, table: Table) -> tuple[float, float]:
     """The threshold of the highest micro-F1 over all gold, and that F1."""
-    order = np.argsort(-chance, kind="stable")
-    if not len(order):
+    if not len(chance):
         return 0.5, 0.0
-    hits = np.cumsum(table.right[order])
-    figures = 2 * hits / (np.arange(1, len(order) + 1) + table.gold.sum())
-    values = chance[order]
-    ends = np.r_[np.flatnonzero(np.diff(values)), len(order) - 1]  # equal scores stand together
-    at = int(ends[figures[ends].argmax()])
-    below = values[at + 1] if at + 1 < len(order) else values[at]
-    middle = (values[at] + below) / 2
-    return float(middle if middle > below else values[at]), float(figures[at])
+    return metrics.best_cut(chance, table.right, int(table.gold.sum()))
 
 
 def promises(chance: Floats, table: Table) -> list[Promise]:
@@ -358,11 +349,10 @@ def promises(chance: Floats, table: Table) -> list[Promise]:
     tags as have that variance.
     """
     order = np.argsort(-chance, kind="stable")
-    order = order[chance[order] >= _SHOWN]
+    order = order[chance[order] >= metrics.SHOWN]
     group = np.unique(table.groups, return_inverse=True)[1][table.product]
     found = []
-    values = chance[order]
-    ends = np.r_[np.flatnonzero(np.diff(values)), len(order) - 1] + 1  # equal scores together
+    ends = metrics.last_of_equals(chance[order]) + 1
     places = np.linspace(0, len(ends) - 1, _TABLE).astype(int)
     for size in ends[np.unique(places)].tolist() if len(order) else []:
         kept = order[:size]

@@ -22,7 +22,7 @@ Scores = Sequence[Mapping[str, float]]
 
 _DRAWS = 1000
 _MACRO_DRAWS = 200  # each is a table of tags
-_KEPT_FROM = 0.02  # scores below are shown to nobody
+SHOWN = 0.02  # scores below are shown to nobody
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,19 +144,37 @@ def keep(scores: Scores, threshold: float) -> list[frozenset[str]]:
 
 def best_threshold(scores: Scores, gold: Items) -> float:
     """The threshold of the highest micro-F1; ties go to the higher one, no scores give 1."""
-    flat = [(s, i in g) for each, g in zip(scores, gold, strict=True) for i, s in each.items()]
-    if not flat:
-        return 1.0
-    flat.sort(reverse=True)
-    values = np.array([score for score, _ in flat])
-    hits = np.cumsum([right for _, right in flat])
-    total = sum(len(set(g)) for g in gold)
-    figures = 2 * hits / (np.arange(1, len(flat) + 1) + total)
-    ends = np.r_[np.flatnonzero(np.diff(values)), len(values) - 1]  # equal scores stand together
+    values, right = _judged(scores, gold)
+    return best_cut(values, right, sum(len(set(g)) for g in gold))[0] if len(values) else 1.0
+
+
+def best_cut(scores: Floats, right: NDArray[np.bool_], gold: int) -> tuple[float, float]:
+    """Of one item or more, the threshold of the highest micro-F1, and that F1; `gold` counts all.
+
+    It stands half way to the next score, so that a score a little lower is still kept.
+    """
+    order = np.argsort(-scores, kind="stable")
+    values, hits = scores[order], np.cumsum(right[order])
+    figures = 2 * hits / (np.arange(1, len(order) + 1) + gold)
+    ends = last_of_equals(values)
     at = int(ends[figures[ends].argmax()])
     below = values[at + 1] if at + 1 < len(values) else 0.0
     middle = (values[at] + below) / 2
-    return float(middle) if 0 < below < middle else float(values[at])
+    return float(middle if 0 < below < middle else values[at]), float(figures[at])
+
+
+def last_of_equals(values: Floats) -> NDArray[np.int64]:
+    """The last position of each run of equal values: a threshold keeps all of a run, or none."""
+    return np.append(np.flatnonzero(np.diff(values)), len(values) - 1)
+
+
+def _judged(scores: Scores, gold: Items) -> tuple[Floats, NDArray[np.bool_]]:
+    """All scores, the highest first, and whether each is of a right item."""
+    flat = sorted(
+        ((s, i in g) for each, g in zip(scores, gold, strict=True) for i, s in each.items()),
+        reverse=True,
+    )
+    return np.array([s for s, _ in flat]), np.array([right for _, right in flat], dtype=bool)
 
 
 def precision_at(scores: Scores, gold: Items, k: int) -> float:
@@ -182,21 +200,17 @@ def _top(scores: Mapping[str, float], k: int) -> list[str]:
 
 
 def curve_points(scores: Scores, gold: Items, points: int = 60) -> list[dict[str, float]]:
-    """Precision and recall as the threshold rises."""
-    flat = sorted(
-        ((s, i in g) for each, g in zip(scores, gold, strict=True) for i, s in each.items()),
-        reverse=True,
-    )
+    """Precision and recall as the threshold falls."""
+    values, right = _judged(scores, gold)
     total = sum(len(set(g)) for g in gold)
-    if not flat or not total:
+    if not len(values) or not total:
         return []
-    hits = np.cumsum([right for _, right in flat])
-    values = np.array([score for score, _ in flat])
-    ends = np.r_[np.flatnonzero(np.diff(values)), len(values) - 1]  # equal scores stand together
+    hits = np.cumsum(right)
+    ends = last_of_equals(values)
     places = ends[np.unique(np.linspace(0, len(ends) - 1, points).astype(int))]
     return [
         {
-            "threshold": flat[at][0],
+            "threshold": float(values[at]),
             "precision": float(hits[at] / (at + 1)),
             "recall": float(hits[at] / total),
         }
@@ -205,32 +219,23 @@ def curve_points(scores: Scores, gold: Items, points: int = 60) -> list[dict[str
 
 
 def calibration_bins(scores: Scores, gold: Items, bins: int = 10) -> list[dict[str, float]]:
-    """Bins of about equal counts over the scores that are shown (.02 or more), from low to high."""
-    flat = sorted(
-        (s, i in g)
-        for each, g in zip(scores, gold, strict=True)
-        for i, s in each.items()
-        if s >= _KEPT_FROM
-    )
-    found = []
-    values = [score for score, _ in flat]
-    parts = np.array_split(np.arange(len(flat)), min(bins, max(len(flat), 1)))
-    starts = [int(part[0]) for part in parts if len(part)]
-    cuts = np.unique(np.searchsorted(values, [values[at] for at in starts]))  # equal ones together
-    for part in np.split(np.arange(len(flat)), cuts):
-        if len(part):
-            held = [values[at] for at in part]
-            right = float(np.mean([flat[at][1] for at in part]))
-            found.append(
-                {
-                    "low": held[0],
-                    "high": held[-1],
-                    "mean_score": float(np.mean(held)),
-                    "right": right,
-                    "count": len(part),
-                }
-            )
-    return found
+    """Bins of about equal counts over the scores that are shown, from low to high."""
+    values, right = (each[::-1] for each in _judged(scores, gold))
+    values, right = values[values >= SHOWN], right[values >= SHOWN]
+    parts = np.array_split(values, min(bins, max(len(values), 1)))
+    starts = [part[0] for part in parts if len(part)]
+    cuts = np.unique(np.searchsorted(values, starts))  # equal ones together
+    return [
+        {
+            "low": float(held[0]),
+            "high": float(held[-1]),
+            "mean_score": float(held.mean()),
+            "right": float(hits.mean()),
+            "count": len(held),
+        }
+        for held, hits in zip(np.split(values, cuts), np.split(right, cuts), strict=True)
+        if len(held)
+    ]
 
 
 def calibration_error(bins: Sequence[Mapping[str, float]]) -> float:

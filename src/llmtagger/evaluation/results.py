@@ -24,7 +24,6 @@ from llmtagger.vocabulary import Vocabulary, split_key
 FORMAT = 1
 _PROMISED = (0.8, 0.85, 0.9, 0.95, 0.98)
 _CONFUSIONS = 30
-_SHOWN = 0.02  # scores below are left out of the samples
 _LENGTHS = ((0, 40), (40, 80), (80, 160), (160, 10**9))  # characters
 _FREQUENCIES = ((0, 0), (1, 1), (2, 4), (5, 19), (20, 10**9))  # train products with the tag
 _SLICES = 20
@@ -116,7 +115,7 @@ def _sample(
     shown = [
         (outcome.judge.item(product, item.tag.name) or item.tag.name, item)
         for item in tagged.scored.items
-        if item.score >= _SHOWN
+        if item.score >= metrics.SHOWN
     ]
     kept = {
         name: sorted(items[row])
@@ -135,7 +134,7 @@ def _sample(
         "gold": sorted(outcome.gold[row]),
         "unjudged": sorted(outcome.gold_set.unjudged.get(product.id, ())),
         "kept": kept,
-        "scores": {"system": {i: round(s, 4) for i, s in scores.items() if s >= _SHOWN}},
+        "scores": {"system": {i: round(s, 4) for i, s in scores.items() if s >= metrics.SHOWN}},
         "signals": {name: _rounded(each.evidence.signals) for name, each in shown},
         "contributions": {name: _rounded(each.evidence.contributions) for name, each in shown},
         "neighbours": list(
