@@ -25,7 +25,8 @@ from llmtagger.evaluation.harness import (
     check_leaks,
     read_config,
 )
-from llmtagger.evaluation.results import results_of, samples_of, write_samples
+from llmtagger.evaluation.results import results_of
+from llmtagger.evaluation.samples import samples_of, write_samples
 from llmtagger.normalise import normalise
 
 CARD = Path(__file__).parents[1] / "eval" / "datasets" / "examples"

@@ -44,7 +44,8 @@ def run(
     from llmtagger.cli.progress import StageReporter
     from llmtagger.evaluation.harness import Evaluation, read_config
     from llmtagger.evaluation.report import write_report
-    from llmtagger.evaluation.results import results_of, samples_of, write_samples
+    from llmtagger.evaluation.results import results_of
+    from llmtagger.evaluation.samples import samples_of, write_samples
 
     wanted = read_config(config)
     output.mkdir(parents=True, exist_ok=True)

@@ -11,9 +11,7 @@ import numpy as np
 
 from llmtagger.errors import ConfigError
 from llmtagger.evaluation import metrics
-from llmtagger.evaluation.metrics import Bootstrap, Floats
-
-Record = dict[str, Any]
+from llmtagger.evaluation.metrics import Bootstrap, Floats, Record
 
 _LEAST_SUPPORT = 5  # gold or kept products that a tag needs to be tested
 _LISTED = 30

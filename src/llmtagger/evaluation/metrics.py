@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Items = Sequence[Collection[str]]
 Scores = Sequence[Mapping[str, float]]
+Record = dict[str, Any]  # of a JSON file
 
 _DRAWS = 1000
 _MACRO_DRAWS = 200  # each is a table of tags
