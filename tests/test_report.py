@@ -13,7 +13,8 @@ from selectolax.lexbor import LexborHTMLParser as HTMLParser
 from selectolax.lexbor import LexborNode as Node
 
 from llmtagger.evaluation import plots
-from llmtagger.evaluation.plots import Interval, Line, Point, Row, Scale
+from llmtagger.evaluation.interval import Interval
+from llmtagger.evaluation.plots import Line, Point, Row, Scale
 from llmtagger.evaluation.report import (
     SYSTEMS,
     chance,

@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from llmtagger.evaluation.interval import Interval
 
 Floats = NDArray[np.float64]
 Items = Sequence[Collection[str]]
@@ -24,19 +25,6 @@ Record = dict[str, Any]  # of a JSON file
 _DRAWS = 1000
 _MACRO_DRAWS = 200  # each is a table of tags
 SHOWN = 0.02  # scores below are shown to nobody
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """A figure with the ends of its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def record(self) -> dict[str, float]:
-        """For results.json."""
-        return {"value": self.value, "low": self.low, "high": self.high}
 
 
 def counts(kept: Items, gold: Items) -> Floats:

@@ -7,6 +7,7 @@ import numpy as np
 from llmtagger.calibration import AskRule
 from llmtagger.evaluation import metrics
 from llmtagger.evaluation.harness import Kept, Outcome
+from llmtagger.evaluation.interval import Interval
 from llmtagger.evaluation.metrics import Bootstrap, Floats, Record
 
 
@@ -61,7 +62,7 @@ def _share_asked(outcome: Outcome) -> float:
     return len(outcome.wanted) / max(len(outcome.test.products), 1)
 
 
-def _f1_kept(boot: Bootstrap, alone: Floats, helped: Floats, outcome: Outcome) -> metrics.Interval:
+def _f1_kept(boot: Bootstrap, alone: Floats, helped: Floats, outcome: Outcome) -> Interval:
     """The F1 of asking only where the mode says so, as a share of that of asking everywhere."""
     asked = np.array([row in outcome.wanted for row in outcome.asked])
     mixed = np.where(asked[:, None], helped, alone)

@@ -6,33 +6,17 @@ import math
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeGuard
+from typing import Any
 
 from markupsafe import Markup
+
+from llmtagger.evaluation.interval import Interval, finite
 
 WIDTH = 420  # of every plot, in its own units; the page scales it
 _NARROW, _WIDE = 7.8, 13.0  # width of a Latin and of a Chinese character, generously
 _ROW = 24  # height of a labelled row
+_ROOM = 26  # of a count over its bar
 _LABELS, _VALUES = 152, 48  # room left and right of a row's mark
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """A measured value and the ends of its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, raw: Mapping[str, Any] | float | None, scale: float = 1.0) -> Interval | None:
-        """From `{"value", "low", "high"}` or a bare number; None if it was not measured."""
-        if raw is None:
-            return None
-        parts = [raw["value"], raw["low"], raw["high"]] if isinstance(raw, Mapping) else [raw] * 3
-        if not all(finite(part) for part in parts):
-            return None
-        return cls(*(float(part) * scale for part in parts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +69,6 @@ class Scale:
         step = _round_step((self.high - self.low) / count)
         first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
         return [round(i * step, 10) for i in range(first, last + 1)]
-
-
-def finite(value: object) -> TypeGuard[float]:
-    """Whether this is a number that can be drawn."""
-    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def element(name: str, *children: object, **attributes: object) -> Markup:
@@ -158,9 +137,6 @@ def reliability(bins: Sequence[Mapping[str, Any]], title: str) -> Markup:
     )
     axes = _axes(across, up, "", "share that is right")
     return _svg(356, title, axes, diagonal, *shares, *counts, *names)
-
-
-_ROOM = 26  # of a count over its bar
 
 
 def compact(count: int) -> str:

@@ -12,7 +12,8 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from llmtagger.evaluation import plots
-from llmtagger.evaluation.plots import Interval, Line, Point, Row, finite
+from llmtagger.evaluation.interval import Interval, finite
+from llmtagger.evaluation.plots import Line, Point, Row
 
 # In the order of all tables and legends; the place is the number of the colour.
 SYSTEMS = {
