@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +23,7 @@ from llmtagger.errors import LeakFound
 from llmtagger.evaluation import baselines, splitting
 from llmtagger.evaluation.gold import GoldSet, load_gold
 from llmtagger.evaluation.judging import Judge, Scored, as_scores, gold_of
-from llmtagger.evaluation.learning import LEAST, Learnt, calibrate
+from llmtagger.evaluation.learning import LEAST, Learnt, Progress, calibrate, tag_watched
 from llmtagger.evaluation.metrics import best_threshold, keep
 from llmtagger.evaluation.remembering import RememberingEncoder
 from llmtagger.pipeline import build_tagger
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 Kept = list[frozenset[str]]
 _LINEAR = ("tfidf", "embedding")
-Stage = Callable[[str, int, int], None]  # what is being done, done, total
 
 
 class RunConfig(BaseModel):
@@ -122,7 +121,7 @@ class Evaluation:
         folder: Path,
         cache: Path,
         generator: Generator | None,
-        stage: Stage,
+        progress: Progress,
         *,
         limit: int | None = None,
     ) -> None:
@@ -130,7 +129,7 @@ class Evaluation:
         self._card, self._data, self._limit = card, data, limit
         self._folder, self._cache = folder, cache
         self._generator = generator if config.llm != "never" or config.ask_test else None
-        self._stage = stage
+        self._progress = progress
         self._spent: dict[str, float] = {}
 
     def run(self) -> Outcome:
@@ -163,7 +162,7 @@ class Evaluation:
                     judge=judge,
                     groups=labelled.groups,
                     seed=config.seed,
-                    progress=self._stage,
+                    progress=self._progress,
                 )
         outcome = Outcome(
             config,
@@ -195,7 +194,7 @@ class Evaluation:
             product.text()[: self._config.settings.retrieval.text_limit] for product in products
         ]
         encoder = RememberingEncoder(load_encoder(choose_encoder(texts)))
-        self._stage("encoding products", 0, len(products))
+        self._progress("encoding products", 0, len(products))
         vectors = encoder.encode_kept(texts, self._cache / "vectors")
         near = self._config.settings.retrieval.near_duplicate
         groups = splitting.groups(products, vectors, near_duplicate=near)
@@ -262,12 +261,9 @@ class Evaluation:
             leave_out_siblings=True,
             scorer=learned_scorer(outcome.calibration) if outcome.calibration else WeightedScorer(),
         )
-        results = []
-        for tagged in tagger.tag_ordered(outcome.test.products[row] for row in rows):
-            results.append(tagged)
-            name = "asking the model about test products" if generator else "tagging test products"
-            self._stage(name, len(results), len(rows))
-        return results
+        name = "asking the model about test products" if generator else "tagging test products"
+        products = [outcome.test.products[row] for row in rows]
+        return tag_watched(tagger, products, self._progress, name)
 
     def _ask(self, outcome: Outcome) -> None:
         """Ask about a sample, for the model's own share; and about all that the mode asks for."""
@@ -350,7 +346,7 @@ class Evaluation:
     @contextmanager
     def _timed(self, name: str) -> Iterator[None]:
         begun = time.monotonic()
-        self._stage(name, 0, 0)
+        self._progress(name, 0, 0)
         yield
         self._spent[name] = time.monotonic() - begun
 

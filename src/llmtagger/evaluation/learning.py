@@ -22,7 +22,7 @@ from llmtagger.evaluation import fitting, metrics, splitting
 from llmtagger.evaluation.judging import Judge
 from llmtagger.evaluation.metrics import Floats
 from llmtagger.experts.panel import LeftOut
-from llmtagger.pipeline import build_tagger
+from llmtagger.pipeline import Tagger, build_tagger
 from llmtagger.protocols import Experts, Generator
 from llmtagger.scorers import learned_scorer
 from llmtagger.stages.prompting import TemplateFile
@@ -97,11 +97,7 @@ def calibrate(
             index, template, settings, generator, leave_out_siblings=True, experts=experts,
             scorer=WeightedScorer(),
         )  # fmt: skip
-        results = []
-        for tagged in tagger.tag_ordered(products):
-            results.append(tagged)
-            progress(name, len(results), len(products))
-        return results
+        return tag_watched(tagger, products, progress, name)
 
     results = run(some, None, "computing signals")
     table = fitting.table_of(results, judge, own)
@@ -121,6 +117,17 @@ def calibrate(
         alone = fitting.carried_over(held_out, table, helped, learned_scorer(calibration).warm)
         calibration = _with_model(calibration, helped, alone, generator, template, seed)
     return Learnt(calibration, some, own, experts, tuple(results), judge)
+
+
+def tag_watched(
+    tagger: Tagger, products: Sequence[Product], progress: Progress, name: str
+) -> list[TaggedProduct]:
+    """One result a product, in their order; `progress` hears of each."""
+    results = []
+    for tagged in tagger.tag_ordered(products):
+        results.append(tagged)
+        progress(name, len(results), len(products))
+    return results
 
 
 def _with_model(
