@@ -13,6 +13,7 @@ import typer
 from llmtagger.cli.console import stderr
 
 if TYPE_CHECKING:
+    from llmtagger.cli.progress import StageReporter
     from llmtagger.evaluation.answers import KeptAnswers
     from llmtagger.evaluation.harness import RunConfig
 
@@ -78,7 +79,7 @@ def run(
 
 
 def _answers(
-    model: str, endpoints: list[str], config: RunConfig, cache: Path, reporter: Any
+    model: str, endpoints: list[str], config: RunConfig, cache: Path, reporter: StageReporter
 ) -> KeptAnswers:
     """The model's answers, kept from run to run; a server starts when one is missing."""
     from llmtagger.asking import model_source
@@ -110,7 +111,7 @@ def _show(results: dict[str, Any], output: Path) -> None:
             mark = " ◂" if name == results["best_baseline"]["name"] else ""
             table.add_row(
                 f"[bold]{name}[/]" if name == "system" else f"{name}{mark}",
-                *(_interval(figures[f]) for f in ("micro_f1",)),
+                _interval(figures["micro_f1"]),
                 *(f"{figures[f]['value']:.3f}" for f in ("micro_precision", "micro_recall")),
                 f"{figures['macro_f1']['value']:.3f}",
                 str(figures["products"]),
@@ -119,22 +120,22 @@ def _show(results: dict[str, Any], output: Path) -> None:
     console.print(f"\n[bold]{run['dataset']}[/], {run['regime']}, {run['labelled']} labelled\n")
     console.print(table)
     best = results["best_baseline"]
-    console.print(
-        f"\nSystem less {best['name']}: {100 * best['difference']['value']:+.1f} points "
-        f"[{100 * best['difference']['low']:+.1f}, {100 * best['difference']['high']:+.1f}]"
-    )
+    console.print(f"\nSystem less {best['name']}: {_points(best['difference'])}")
     if model := results["model"]:
-        added = model["added"]
         console.print(
-            f"The model adds {100 * added['value']:+.1f} points "
-            f"[{100 * added['low']:+.1f}, {100 * added['high']:+.1f}] on {model['products']} "
-            f"products; asked about {model['share_asked']:.0%} of them all."
+            f"The model adds {_points(model['added'])} on {model['products']} products; "
+            f"asked about {model['share_asked']:.0%} of them all."
         )
     console.print(f"Took {results['seconds']['total']:.0f} s. Report: {output / 'report.html'}")
 
 
 def _interval(figure: dict[str, float]) -> str:
     return f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"
+
+
+def _points(difference: dict[str, float]) -> str:
+    value, low, high = (100 * difference[part] for part in ("value", "low", "high"))
+    return f"{value:+.1f} points [{low:+.1f}, {high:+.1f}]"
 
 
 @app.command("compare")
@@ -165,11 +166,9 @@ def compare(
     console.print(f"{found['products']} products in {found['groups']} groups; b less a:")
     for name in ("micro_f1", "micro_precision", "micro_recall"):
         figure = found[name]
-        gap = figure["difference"]
         console.print(
             f"  {name:16} {figure['a']['value']:.3f} → {figure['b']['value']:.3f}  "
-            f"{100 * gap['value']:+.1f} points [{100 * gap['low']:+.1f}, {100 * gap['high']:+.1f}]"
-            f"  {figure['verdict']}"
+            f"{_points(figure['difference'])}  {figure['verdict']}"
         )
     sure = [row for row in found["per_tag"] if row["verdict"] != "not distinguishable"]
     console.print(f"  tags that surely changed: {len(sure)} of {len(found['per_tag'])} tested")
