@@ -56,14 +56,15 @@ def compare(a: Path, b: Path, *, seed: int = 0) -> Record:
         for side in zip(*pairs, strict=True)
     ]
     each = [metrics.counts(side, gold) for side in kept]
-    boot = Bootstrap(_groups(pairs), seed=seed)
+    groups = _groups(pairs)
+    boot = Bootstrap(groups, seed=seed)
     return {
         "a": {"name": a.name, "run": results_a["run"]},
         "b": {"name": b.name, "run": results_b["run"]},
         "products": len(pairs),
-        "groups": len(set(_groups(pairs))),
+        "groups": len(set(groups)),
         **{name: _figure(boot, each, figure) for name, figure in _FIGURES.items()},
-        "per_tag": _per_tag(_groups(pairs), seed, kept, gold),
+        "per_tag": _per_tag(groups, seed, kept, gold),
         "won": _changed(pairs, each, gains=True),
         "lost": _changed(pairs, each, gains=False),
         "cost": {"a": results_a.get("cost"), "b": results_b.get("cost")},
