@@ -15,7 +15,7 @@ from llmtagger.stages.scoring import MODEL, WARM, Bend, WeightedScorer, Weights
 
 AskMode = Literal["auto", "always", "never"]
 
-_NOTHING = 2.0  # a threshold that no score reaches
+KEEP_NOTHING = 2.0  # a threshold that no score reaches
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,13 +131,13 @@ def _cut(
     def of(fitted: Fitted) -> float:
         if min_precision is not None:
             promised = fitted.cut_for(min_precision)
-            return _NOTHING if promised is None else promised
+            return KEEP_NOTHING if promised is None else promised
         return fitted.threshold if threshold is None else threshold
 
     unasked = of(calibration.unasked)
     answered = of(calibration.asked) if calibration.asked else None
     if answered is None and min_precision is not None:
-        answered = _NOTHING  # nothing is known of how right scores are that a model has moved
+        answered = KEEP_NOTHING  # nothing is known of how right scores are that a model has moved
     return Cut(unasked, min(settings.review, unasked, answered or unasked), answered)
 
 

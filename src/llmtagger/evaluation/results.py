@@ -15,6 +15,7 @@ from llmtagger.evaluation.harness import Kept, Outcome
 from llmtagger.evaluation.metrics import Bootstrap, Record
 from llmtagger.evaluation.model_share import asked_side, cost, model_share, rule_of
 from llmtagger.normalise import normalise
+from llmtagger.scorers import KEEP_NOTHING
 from llmtagger.stages.scoring import curve
 from llmtagger.vocabulary import Vocabulary, split_key
 
@@ -217,7 +218,7 @@ def _promises(outcome: Outcome) -> list[Record]:
     found = []
     for precision in _PROMISED:
         cut = outcome.calibration.unasked.cut_for(precision)
-        kept = metrics.keep(outcome.scores["system"], 2.0 if cut is None else cut)
+        kept = metrics.keep(outcome.scores["system"], KEEP_NOTHING if cut is None else cut)
         right, count, gold = metrics.counts(kept, outcome.gold).sum(axis=0)
         found.append(
             {
