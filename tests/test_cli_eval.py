@@ -7,13 +7,15 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
 
-from llmtagger.backends.fakes import HashingEncoder
+from llmtagger.asking import Asked
+from llmtagger.backends.fakes import FakeGenerator, HashingEncoder
 from llmtagger.calibration import read_calibration
 from llmtagger.cli import app
 from llmtagger.errors import CatalogError, ConfigError, IndexDamaged, IndexMissing, LlmtaggerError
@@ -182,6 +184,40 @@ def test_a_lower_promise_keeps_more(index: Path, tmp_path: Path) -> None:
         kept.append(json.loads(result.stdout)["kept"])
     assert kept == sorted(kept, reverse=True)
     assert kept[0] > kept[-1] == 0
+
+
+class FakeSource:
+    """A server of our own that is called by another name than its model is known by."""
+
+    identity = "small@weights:1"
+
+    def __init__(self) -> None:
+        self.opened = 0
+
+    @contextmanager
+    def open(self, waiting: object) -> Iterator[Asked]:
+        self.opened += 1
+        yield Asked(FakeGenerator(lambda prompt, constraint: "[]"), lambda: None)
+
+
+def test_the_model_that_was_calibrated_is_known_when_tagging(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = (EXAMPLES / "catalogue.jsonl").read_text("utf-8").splitlines(keepends=True)[:40]
+    (tmp_path / "shop.jsonl").write_text("".join(lines), "utf-8")
+    own, source = tmp_path / "index", FakeSource()
+    for module in ("tagging", "evaluation.answers"):
+        monkeypatch.setattr(f"llmtagger.{module}.model_source", lambda *_: source)
+    monkeypatch.setenv("LLMTAGGER_CACHE_DIR", str(tmp_path / "cache"))
+    said(run("index", "build", tmp_path / "shop.jsonl", "-o", own, "--encoder", "hashing"))
+    said(run("calibrate", "-i", own, "--model", "small", "--ask", "20"))
+    found = read_calibration(own)
+    assert found is not None
+    assert (found.model, found.ask is not None) == ("small@weights:1", True)
+    again = said(run("calibrate", "-i", own, "--model", "small", "--ask", "20"))
+    assert "on 20 products" in again
+    assert source.opened == 1  # its answers were kept
+    assert "Note:" not in said(tag(own, tmp_path, "--llm", "auto"))
 
 
 def test_after_a_change_the_scorer_is_stale(tmp_path: Path) -> None:

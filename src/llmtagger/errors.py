@@ -11,6 +11,7 @@
     │   └── IndexMismatch    it was made by another encoder or version
     ├── EncoderError         an encoder is not installed or cannot be loaded
     ├── LeakFound            test products resemble those that were learnt from
+    ├── TuningError          a model cannot be tuned, or an adapter not be used
     ├── RunError             a journal belongs to another run, or another process has it
     └── EngineError          the language model's server
         ├── ModelMissing     no such model here
@@ -74,6 +75,10 @@ class EncoderError(LlmtaggerError):
 
 class LeakFound(LlmtaggerError):
     """Products to test on resemble products that were learnt from."""
+
+
+class TuningError(LlmtaggerError):
+    """A model that cannot be tuned, or an adapter that does not fit."""
 
 
 class RunError(LlmtaggerError):

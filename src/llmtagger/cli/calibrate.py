@@ -43,12 +43,14 @@ def calibrate(
 ) -> None:
     """Learn how much each signal is worth in an index, and what precision can be promised.
 
-    Writes scorer.json into the index folder. Example: `llmtagger calibrate -i indexes/shop`
+    Writes scorer.json into the index folder; a model's answers are kept, so that fitting anew asks
+    about new products only. Example: `llmtagger calibrate -i indexes/shop`
     """
-    from llmtagger.asking import model_source
+    from llmtagger.backends.folders import cache_dir
     from llmtagger.backends.index_folder import open_index
     from llmtagger.cli.progress import StageReporter
     from llmtagger.config import load_settings
+    from llmtagger.evaluation.answers import kept_answers
     from llmtagger.evaluation.learning import calibrate as learn
     from llmtagger.evaluation.remembering import known_index
     from llmtagger.stages.prompting import default_template, find_template
@@ -61,10 +63,15 @@ def calibrate(
         template = find_template(prompt or default_template(opened.vocabulary.kind))
         generator = None
         if model != "none" or endpoint:
-            source = model_source(
-                "auto" if model == "none" else model, endpoint or [], settings.engine
+            generator = stack.enter_context(
+                kept_answers(
+                    "auto" if model == "none" else model,
+                    endpoint or [],
+                    settings.engine,
+                    cache_dir() / "evaluation",
+                    reporter.waiting,
+                )
             )
-            generator = stack.enter_context(source.open(reporter.waiting)).generator
         learnt = learn(
             opened,
             template,

@@ -6,16 +6,11 @@ import json
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from llmtagger.cli.console import stderr
-
-if TYPE_CHECKING:
-    from llmtagger.cli.progress import StageReporter
-    from llmtagger.evaluation.answers import KeptAnswers
-    from llmtagger.evaluation.harness import RunConfig
 
 app = typer.Typer(help="Measure on gold sets, and compare.", no_args_is_help=True)
 
@@ -43,6 +38,7 @@ def run(
     """
     from llmtagger.backends.folders import cache_dir
     from llmtagger.cli.progress import StageReporter
+    from llmtagger.evaluation.answers import kept_answers
     from llmtagger.evaluation.harness import Evaluation, read_config
     from llmtagger.evaluation.report import write_report
     from llmtagger.evaluation.results import results_of
@@ -55,7 +51,9 @@ def run(
         reporter = stack.enter_context(StageReporter(stderr()))
         answers = None
         if wanted.llm != "never" or wanted.ask_test:
-            answers = stack.enter_context(_answers(model, endpoint or [], wanted, cache, reporter))
+            answers = stack.enter_context(
+                kept_answers(model, endpoint or [], wanted.settings.engine, cache, reporter.waiting)
+            )
         outcome = Evaluation(
             wanted,
             config.parent / wanted.dataset,
@@ -76,23 +74,6 @@ def run(
         sys.stdout.write(text + "\n")
     else:
         _show(results, output)
-
-
-def _answers(
-    model: str, endpoints: list[str], config: RunConfig, cache: Path, reporter: StageReporter
-) -> KeptAnswers:
-    """The model's answers, kept from run to run; a server starts when one is missing."""
-    from llmtagger.asking import model_source
-    from llmtagger.evaluation.answers import KeptAnswers
-
-    engine = config.settings.engine
-    source = model_source(model, endpoints, engine)
-    return KeptAnswers(
-        cache / "answers.sqlite",
-        source.identity,
-        engine.concurrency,
-        lambda stack: stack.enter_context(source.open(reporter.waiting)).generator,
-    )
 
 
 def _show(results: dict[str, Any], output: Path) -> None:

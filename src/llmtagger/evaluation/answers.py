@@ -6,12 +6,14 @@ import hashlib
 import json
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Self
 
+from llmtagger.asking import Waiting, model_source
+from llmtagger.config import EngineSettings
 from llmtagger.datatypes import Completion, Constraint, Prompt, TokenLogprob
 from llmtagger.protocols import Generator
 
@@ -75,6 +77,23 @@ class KeptAnswers:
         asked = [self._model, prompt.messages, constraint.schema, constraint.max_tokens]
         text = json.dumps(asked, ensure_ascii=True)
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def kept_answers(
+    model: str,
+    endpoints: Sequence[str],
+    engine: EngineSettings,
+    cache: Path,
+    waiting: Waiting,
+) -> KeptAnswers:
+    """The answers of a model, kept in the folder `cache`; a server starts when one is missing."""
+    source = model_source(model, endpoints, engine)
+    return KeptAnswers(
+        cache / "answers.sqlite",
+        source.identity,
+        engine.concurrency,
+        lambda stack: stack.enter_context(source.open(waiting)).generator,
+    )
 
 
 def _written(completion: Completion) -> str:

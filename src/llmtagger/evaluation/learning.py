@@ -6,7 +6,7 @@ labelled products ─ experts left out, neighbours without siblings ─▶ resul
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -39,6 +39,42 @@ Progress = Callable[[str, int, int], None]  # stage, done, total
 
 
 @dataclass(frozen=True, slots=True)
+class Labelled:
+    """The labelled products that an index learns from, each with opinions that left it out.
+
+    `groups` has a number for each product; siblings share one.
+    """
+
+    products: tuple[Product, ...]
+    groups: tuple[int, ...]
+    experts: Experts
+
+    @classmethod
+    def of(
+        cls,
+        index: CatalogueIndex,
+        settings: Settings,
+        progress: Progress,
+        *,
+        groups: Sequence[int] | None = None,
+    ) -> Labelled:
+        """`groups` is in the order of the labelled rows; without it, siblings are found."""
+        from llmtagger.backends.index_writer import learnt_from
+
+        rows = learnt_from(index.labelled)
+        products = tuple(index.product(row) for row in rows.tolist())
+        vectors = np.asarray(index.vectors[rows])
+        progress("leaving each product out of what was learnt from it", 0, len(products))
+        near = settings.retrieval.near_duplicate
+        groups = groups or splitting.groups(products, vectors, near_duplicate=near)
+        given = index.manifest.vocabulary_source == "file"
+        experts = LeftOut(
+            index.panel, products, vectors, index.assignments[rows], groups, given=given
+        )
+        return cls(products, tuple(groups), experts)
+
+
+@dataclass(frozen=True, slots=True)
 class Learnt:
     """A calibration and what it was fitted to: labelled products, their groups and results."""
 
@@ -57,6 +93,7 @@ def calibrate(
     generator: Generator | None,
     *,
     ask: int,
+    ask_only: Collection[str] | None = None,
     limit: int | None = None,
     judge: Judge | None = None,
     groups: Sequence[int] | None = None,
@@ -65,37 +102,32 @@ def calibrate(
 ) -> Learnt:
     """Fit the scorer of an index to its labelled products, `limit` of them at the most.
 
-    The model, if there is one, is asked about `ask` of them. `groups` tells which products are
-    siblings, in the order of the labelled rows; without it they are found. Raises `CatalogError`
-    where there are too few labelled products.
+    The model, if there is one, is asked about `ask` of them, and only about those with an id in
+    `ask_only`, where that is given: a tuned model knows the others' answers. `groups` tells which
+    products are siblings, in the order of the labelled rows; without it they are found. Raises
+    `CatalogError` where there are too few labelled products.
     """
-    from llmtagger.backends.index_writer import learnt_from
-
-    rows = learnt_from(index.labelled)
-    if len(rows) < LEAST:
+    if (count := int(index.labelled.sum())) < LEAST:
         raise CatalogError(
-            f"{len(rows)} labelled products are too few to calibrate on",
+            f"{count} labelled products are too few to calibrate on",
             hint=f"label at least {LEAST}; until then default weights are used",
         )
-    products = [index.product(row) for row in rows.tolist()]
-    vectors = np.asarray(index.vectors[rows])
-    progress("leaving each product out of what was learnt from it", 0, len(products))
-    near = settings.retrieval.near_duplicate
-    groups = groups or splitting.groups(products, vectors, near_duplicate=near)
-    given = index.manifest.vocabulary_source == "file"
-    experts = LeftOut(index.panel, products, vectors, index.assignments[rows], groups, given=given)
+    labelled = Labelled.of(index, settings, progress, groups=groups)
     judge = judge or Judge(index.vocabulary)
     random = np.random.default_rng(seed)
-    picked = random.permutation(len(products))[: limit or len(products)].tolist()
-    some = tuple(products[at] for at in picked)
-    own = tuple(int(groups[at]) for at in picked)
+    picked = random.permutation(len(labelled.products))[:limit].tolist()
+    if ask_only is not None:
+        picked.sort(key=lambda at: labelled.products[at].id not in ask_only)
+        ask = min(ask, sum(labelled.products[at].id in ask_only for at in picked))
+    some = tuple(labelled.products[at] for at in picked)
+    own = tuple(int(labelled.groups[at]) for at in picked)
 
     def run(
         products: Sequence[Product], generator: Generator | None, name: str
     ) -> list[TaggedProduct]:
         tagger = build_tagger(
-            index, template, settings, generator, leave_out_siblings=True, experts=experts,
-            scorer=WeightedScorer(),
+            index, template, settings, generator, leave_out_siblings=True,
+            experts=labelled.experts, scorer=WeightedScorer(),
         )  # fmt: skip
         return tag_watched(tagger, products, progress, name)
 
@@ -116,7 +148,7 @@ def calibrate(
         helped = fitting.table_of(answered, judge, own[:ask])
         alone = fitting.carried_over(held_out, table, helped, learned_scorer(calibration).warm)
         calibration = _with_model(calibration, helped, alone, generator, template, seed)
-    return Learnt(calibration, some, own, experts, tuple(results), judge)
+    return Learnt(calibration, some, own, labelled.experts, tuple(results), judge)
 
 
 def tag_watched(
