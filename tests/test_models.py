@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
+from llmtagger import hashing
 from llmtagger.backends import embedded_model, hardware, models
 from llmtagger.backends.folders import cache_dir
 from llmtagger.backends.models import Model, count_tokens, resolve_model
@@ -203,7 +204,7 @@ def gguf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path.write_bytes(b"GGUF weights")
     package = FakePackage(path)
     monkeypatch.setattr(importlib.metadata, "distribution", lambda name: package)
-    monkeypatch.setattr(embedded_model, "GGUF_SHA256", embedded_model.sha256(path))
+    monkeypatch.setattr(embedded_model, "GGUF_SHA256", hashing.sha256(path))
     return path
 
 

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from llmtagger.adapters import Tuned
 from llmtagger.config import EngineSettings
 from llmtagger.protocols import Generator
 
@@ -32,9 +33,16 @@ class ModelSource(Protocol):
     def open(self, waiting: Waiting) -> AbstractContextManager[Asked]: ...
 
 
-def model_source(model: str, endpoints: Sequence[str], engine: EngineSettings) -> ModelSource:
-    """The servers at `endpoints`, else a server of our own with that model."""
-    return _Endpoints(model, endpoints, engine) if endpoints else _OwnServer(model, engine)
+def model_source(
+    model: str, endpoints: Sequence[str], engine: EngineSettings, tuned: Tuned | None = None
+) -> ModelSource:
+    """The servers at `endpoints`, else a server of our own with that model.
+
+    A `tuned` model is known to servers elsewhere by the adapter's name.
+    """
+    if endpoints:
+        return _Endpoints(tuned.name if tuned else model, endpoints, engine)
+    return _OwnServer(model, engine, tuned)
 
 
 class _Endpoints:
@@ -56,19 +64,27 @@ class _Endpoints:
 
 
 class _OwnServer:
-    def __init__(self, model: str, engine: EngineSettings) -> None:
+    def __init__(self, model: str, engine: EngineSettings, tuned: Tuned | None) -> None:
         from llmtagger.backends.models import resolve_model
 
-        self._engine = engine
+        self._engine, self._tuned = engine, tuned
         self._model = resolve_model(model)
         self.identity = f"{self._model.name}@{self._model.fingerprint}"
+        if tuned is not None:
+            self.identity += f"+{tuned.name}@{tuned.weights[:16]}"
 
     @contextmanager
     def open(self, waiting: Waiting) -> Iterator[Asked]:
         from llmtagger.backends.vllm_client import VllmGenerator
         from llmtagger.backends.vllm_process import serving
 
-        with serving(self._model, progress=waiting) as server:
+        model = self._model
+        if self._tuned is not None:
+            from llmtagger.backends.tuned_model import with_adapter
+
+            waiting("merging the adapter", 0.0)
+            model = with_adapter(model, self._tuned.name, self._tuned.folder, self._tuned.weights)
+        with serving(model, progress=waiting) as server:
             generator = VllmGenerator(
                 [server.url],
                 model=server.model,

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from llmtagger.asking import model_source
+from llmtagger import adapters
+from llmtagger.adapters import Adapter
+from llmtagger.asking import ModelSource, model_source
 from llmtagger.calibration import read_calibration
 from llmtagger.catalog import (
     CatalogOptions,
@@ -31,6 +33,7 @@ from llmtagger.stages.prompting import TemplateFile, default_template, find_temp
 if TYPE_CHECKING:
     from llmtagger.backends.index_folder import CatalogueIndex
 
+NO_ADAPTER = "none"
 STANDARD = "-"  # stdin as an input, stdout as an output
 
 
@@ -43,6 +46,7 @@ class TagJob:
     output: str
     model: str = "auto"
     endpoints: tuple[str, ...] = ()
+    adapter: str | None = None
     prompt: str | None = None
     threshold: float | None = None
     min_precision: float | None = None
@@ -112,9 +116,37 @@ def read_products(job: TagJob) -> tuple[list[Product], list[RejectedRow]]:
     return products, rejected
 
 
-def choose_template(job: TagJob, index: CatalogueIndex) -> TemplateFile:
-    """The prompt asked for, else the one for the kind of tags that the index is about."""
-    return find_template(job.prompt or default_template(index.vocabulary.kind))
+def choose_adapter(job: TagJob) -> Adapter | None:
+    """The adapter asked for, else the live one, which servers elsewhere are not expected to have.
+
+    None where there is none, or no model is asked.
+    """
+    if job.adapter == NO_ADAPTER or job.llm == "never":
+        return None
+    name = job.adapter or (None if job.endpoints else adapters.promotions(job.index).live)
+    return adapters.read_adapter(job.index, name) if name else None
+
+
+def choose_template(job: TagJob, index: CatalogueIndex, adapter: Adapter | None) -> TemplateFile:
+    """The prompt asked for, else the adapter's, else that for the kind of the index's tags."""
+    own = adapter.prompt if adapter else default_template(index.vocabulary.kind)
+    return find_template(job.prompt or own)
+
+
+def _choose_model(
+    job: TagJob, index: CatalogueIndex, template: TemplateFile, adapter: Adapter | None
+) -> tuple[ModelSource, tuple[str, ...]]:
+    """Where the model is, with the adapter if there is one, and what to warn of."""
+    from llmtagger.backends.models import resolve_model
+
+    engine = job.settings.engine
+    if adapter is None:
+        return model_source(job.model, job.endpoints, engine), ()
+    base = adapter.source if job.model == "auto" else job.model
+    known = adapter.base_fingerprint if job.endpoints else resolve_model(base).fingerprint
+    warnings = adapters.check_fits(adapter, known, template.identity, index.manifest.vocabulary)
+    tuned = adapters.served(job.index, adapter)
+    return model_source(base, job.endpoints, engine, tuned), tuple(warnings)
 
 
 def run(job: TagJob, reporter: Reporter) -> RunSummary:
@@ -123,18 +155,21 @@ def run(job: TagJob, reporter: Reporter) -> RunSummary:
 
     products, rejected = read_products(job)
     index = open_index(job.index)
-    template = choose_template(job, index)
-    source = None  # where no model is asked, none needs to be there
+    adapter = choose_adapter(job)
+    template = choose_template(job, index, adapter)
+    source: ModelSource | None = None  # where no model is asked, none needs to be there
+    warnings: tuple[str, ...] = ()
     if job.llm != "never":
-        source = model_source(job.model, job.endpoints, job.settings.engine)
+        source, warnings = _choose_model(job, index, template, adapter)
     identity = {
         "model": source.identity if source else "none",
-        "prompt": f"{template.name}@{template.hash}",
+        "prompt": template.identity,
         "index": index.fingerprint,
     }
     settings = {"settings": job.settings.fingerprint}
     plan = scoring_plan(
-        read_calibration(job.index),
+        (adapter and read_calibration(adapters.folder_of(job.index, adapter.name)))
+        or read_calibration(job.index),
         identity | settings,
         job.settings.scoring,
         mode=job.llm,
@@ -145,7 +180,7 @@ def run(job: TagJob, reporter: Reporter) -> RunSummary:
     basis = identity | settings
     with Journal(job.journal, basis, fresh=job.fresh) as journal:
         summary = RunSummary(
-            {"id": journal.run_id} | identity, plan.cut, plan.warnings, output=job.output
+            {"id": journal.run_id} | identity, plan.cut, warnings + plan.warnings, output=job.output
         )
         remaining = journal.remaining(products)
         summary.products, summary.resumed = len(products), len(products) - len(remaining)
@@ -221,7 +256,9 @@ def dry_run(job: TagJob) -> DryRun:
 
     products, _ = read_products(job)
     index = open_index(job.index)
-    tagger = build_tagger(index, choose_template(job, index), job.settings, None)
+    tagger = build_tagger(
+        index, choose_template(job, index, choose_adapter(job)), job.settings, None
+    )
     prompts = tuple((product, prompt) for product, _, prompt in tagger.prepare(products))
     count = None if job.endpoints else count_tokens(resolve_model(job.model))
     tokens = tuple(

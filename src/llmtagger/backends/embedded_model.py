@@ -7,7 +7,6 @@ is loaded into a process of its own.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -22,6 +21,7 @@ from filelock import FileLock
 
 from llmtagger.backends.folders import cache_dir
 from llmtagger.errors import ModelMissing
+from llmtagger.hashing import sha256
 
 NAME = "SmolLM2-135M-Instruct"
 ALIAS = "smollm2-135m"
@@ -71,12 +71,6 @@ def find_gguf() -> Path:
         f" (SHA-256 {GGUF_SHA256[:12]}…).",
         hint=INSTALL.replace("install --no-deps", "install --no-deps --force-reinstall"),
     )
-
-
-def sha256(path: Path) -> str:
-    """The file's SHA-256 in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _make(gguf: Path, folder: Path) -> None:

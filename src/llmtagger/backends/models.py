@@ -27,12 +27,16 @@ _SAMPLES, _SAMPLE_BYTES = 16, 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model that can be served. `folder` holds its tokenizer; `source` is what vLLM is given."""
+    """A model that can be served. `folder` holds its tokenizer; `source` is what vLLM is given.
+
+    An `adapter` that is not merged into the weights is loaded by vLLM, under the model's name.
+    """
 
     name: str
     source: str
     folder: Path | None
     fingerprint: str
+    adapter: Path | None = None
 
 
 def resolve_model(name: str = AUTO) -> Model:

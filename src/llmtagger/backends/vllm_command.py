@@ -22,6 +22,7 @@ LIBRARIES = 1.8  # GiB that vLLM's processes take before any weights
 PACKING = 1.4  # times the weights: vLLM keeps copies of matrices in an order that suits the CPU
 FEW_CORES = 4  # up to here vLLM's habit of leaving a core free costs too much
 GIB = 1 << 30
+LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM has kernels for
 GRAMMAR = {"backend": "xgrammar", "disable_any_whitespace": True}
 
 
@@ -48,7 +49,7 @@ def plan_server(model: Model, port: int, scratch: Path) -> Plan:
         )
     config = _read_config(model)
     length = min(int(_get(config, "max_position_embeddings", MAX_LENGTH)), MAX_LENGTH)
-    flags = ["--model", model.source, "--served-model-name", model.name]
+    flags = ["--model", model.source, *_names(model)]
     flags += ["--host", "127.0.0.1", "--port", str(port), "--max-model-len", str(length)]
     flags += ["--structured-outputs-config", json.dumps(GRAMMAR), "--load-format", "safetensors"]
     flags += ["--disable-uvicorn-access-log"]
@@ -76,6 +77,17 @@ def check_memory(plan: Plan, model: Model) -> None:
         hint="End other programs, or choose a smaller model with --model (smollm2-135m is the"
         " smallest), or use a server elsewhere with --endpoint.",
     )
+
+
+def _names(model: Model) -> list[str]:
+    """Under which names the server knows its model, and the adapter if that is loaded apart."""
+    if model.adapter is None:
+        return ["--served-model-name", model.name]
+    config = json.loads((model.adapter / "adapter_config.json").read_bytes())
+    rank = next((most for most in LORA_RANKS if most >= config["r"]), LORA_RANKS[-1])
+    flags = ["--served-model-name", f"{model.name}.base", "--enable-lora"]
+    flags += ["--max-lora-rank", str(rank)]
+    return [*flags, "--lora-modules", f"{model.name}={model.adapter}"]
 
 
 def _command(flags: list[str]) -> tuple[str, ...]:

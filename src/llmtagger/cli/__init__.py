@@ -9,7 +9,7 @@ from types import FrameType
 import typer
 
 from llmtagger import __version__
-from llmtagger.cli import calibrate, doctor, engine, eval, index, prompt, tag
+from llmtagger.cli import adapter, calibrate, doctor, engine, eval, index, prompt, tag, tune
 from llmtagger.cli.console import stderr
 from llmtagger.errors import LlmtaggerError
 
@@ -25,6 +25,8 @@ app.add_typer(index.app, name="index")
 app.command("tag")(tag.tag)
 app.command("calibrate")(calibrate.calibrate)
 app.add_typer(eval.app, name="eval")
+app.command("tune")(tune.tune)
+app.add_typer(adapter.app, name="adapter")
 app.add_typer(engine.app, name="engine")
 app.add_typer(prompt.app, name="prompt")
 app.command("doctor")(doctor.doctor)

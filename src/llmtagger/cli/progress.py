@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Self
 
 from rich.progress import (
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from llmtagger.datatypes import TaggedProduct
+    from llmtagger.tuning.training import Progress as TrainingProgress
 
 _EXAMPLES = 100  # results held back for showing
 
@@ -110,3 +113,51 @@ class StageReporter:
     def waiting(self, message: str, seconds: float) -> None:
         """Say what the server is doing while it starts."""
         self._progress.update(self._task, description=message, total=None, note="")
+
+
+class TrainingReporter:
+    """A bar for a training: rate, remaining time, and the loss as it falls."""
+
+    def __init__(self, console: Console) -> None:
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+            transient=True,
+        )
+        self._losses: list[float] = []
+        self._task = self._progress.add_task("tuning", total=None, note="")
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._progress.stop()
+
+    def report(self, at: TrainingProgress) -> None:
+        """One more step is done."""
+        self._losses.append(at.loss)
+        held = f" · held out {at.held_out:.3f}" if at.held_out is not None else ""
+        note = (
+            f"{at.tokens / max(at.seconds, 1e-9):,.0f} tokens/s · {at.remaining / 60:.0f} min left"
+            f" · loss {sparkline(self._losses)} {at.loss:.3f}{held}"
+        )
+        self._progress.update(self._task, completed=at.step, total=at.steps, note=note)
+
+
+def sparkline(values: Sequence[float], width: int = 12) -> str:
+    """Values as bars of text, the means of equal parts of them, the highest full.
+
+    >>> sparkline([4.0, 3.0, 2.0, 1.0], width=4)
+    '█▆▄▂'
+    """
+    parts = min(width, len(values))
+    edges = [len(values) * part // parts for part in range(parts + 1)]
+    means = [sum(values[a:b]) / (b - a) for a, b in pairwise(edges)]
+    highest = max(means, default=0.0) or 1.0
+    return "".join("▁▂▃▄▅▆▇█"[max(0, round(8 * mean / highest) - 1)] for mean in means)

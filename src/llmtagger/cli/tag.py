@@ -30,6 +30,9 @@ def tag(
     endpoint: Annotated[
         list[str] | None, typer.Option(help="A vLLM server to use; repeatable.")
     ] = None,
+    adapter: Annotated[
+        str | None, typer.Option(metavar="NAME|none", help="A tuned one.  [default: the live one]")
+    ] = None,
     prompt: Annotated[
         str | None, typer.Option(help="A prompt's name or a .jinja file.  [default: by the index]")
     ] = None,
@@ -78,6 +81,7 @@ def tag(
         output=output,
         model=model,
         endpoints=tuple(endpoint or ()),
+        adapter=adapter,
         prompt=prompt,
         threshold=threshold,
         min_precision=min_precision,

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Self
 
+from llmtagger.adapters import Tuned
 from llmtagger.asking import Waiting, model_source
 from llmtagger.config import EngineSettings
 from llmtagger.datatypes import Completion, Constraint, Prompt, TokenLogprob
@@ -85,9 +86,10 @@ def kept_answers(
     engine: EngineSettings,
     cache: Path,
     waiting: Waiting,
+    tuned: Tuned | None = None,
 ) -> KeptAnswers:
     """The answers of a model, kept in the folder `cache`; a server starts when one is missing."""
-    source = model_source(model, endpoints, engine)
+    source = model_source(model, endpoints, engine, tuned)
     return KeptAnswers(
         cache / "answers.sqlite",
         source.identity,

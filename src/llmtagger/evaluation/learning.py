@@ -177,7 +177,7 @@ def _with_model(
     return calibration.model_copy(
         update={
             "model": generator.model,
-            "prompt": f"{template.name}@{template.hash}",
+            "prompt": template.identity,
             "asked": asked,
             "ask": ask_rule(table, fitting.chances(alone), helped, cuts, seed),
         }

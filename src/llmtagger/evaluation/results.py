@@ -51,7 +51,7 @@ def results_of(outcome: Outcome) -> Record:
             "dataset": outcome.gold_set.fingerprint,
             "index": outcome.index.fingerprint,
             "encoder": f"{outcome.index.encoder.name}@{outcome.index.encoder.revision}",
-            "prompt": f"{outcome.template.name}@{outcome.template.hash}",
+            "prompt": outcome.template.identity,
             "model": outcome.model,
             "settings": config.settings.fingerprint,
         },

@@ -46,6 +46,11 @@ class TemplateFile:
         return hashlib.sha256(self.source.encode()).hexdigest()[:16]
 
     @property
+    def identity(self) -> str:
+        """Tells this template, and this text of it, from others."""
+        return f"{self.name}@{self.hash}"
+
+    @property
     def kind(self) -> TagKind:
         """The kind of tags that the template asks for, from the first part of its name."""
         return _TASKS[self.name.split(".")[0]]

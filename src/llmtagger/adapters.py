@@ -1,0 +1,249 @@
+"""The adapters of an index: a folder each, with a record of how it was made; one may be live.
+
+INDEX/adapters/<name>/adapter.json              the record
+INDEX/adapters/<name>/adapter_model.safetensors the weights, with adapter_config.json beside them
+INDEX/adapters/promoted.json                    the names that were live, the last one being it
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from llmtagger.errors import TuningError
+from llmtagger.hashing import sha256
+from llmtagger.recipe import Recipe
+
+FOLDER = "adapters"
+WEIGHTS, CONFIG, RECORD, PROMOTED = (
+    *("adapter_model.safetensors", "adapter_config.json"),
+    *("adapter.json", "promoted.json"),
+)
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """An adapter to be served with a model: its name, folder, and its weights' SHA-256."""
+
+    name: str
+    folder: Path
+    weights: str
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Verdict(_Record):
+    """Micro-F1 of the pipeline with the adapter's answers, on products held out.
+
+    `added` is the paired difference to the pipeline without them, with the ends of its 95 %
+    interval.
+    """
+
+    products: int
+    f1: float
+    added: tuple[float, float, float]
+
+    @property
+    def better(self) -> bool:
+        """Whether the interval lies above 0."""
+        return self.added[1] > 0
+
+    @property
+    def points(self) -> str:
+        """What is added, in points of F1, for a person."""
+        value, low, high = (100 * each for each in self.added)
+        return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
+
+
+class Adapter(_Record):
+    """How an adapter was made. `base` and `template` must be the same where it is used.
+
+    `learnt` are the ids of the products that it was tuned on, its parents' included, `held_out`
+    of those that it never saw: only these tell how good it is.
+    """
+
+    format: int = _FORMAT
+    name: str
+    created: str
+    source: str = Field(description="what the base model was asked for by")
+    base: str
+    base_fingerprint: str
+    prompt: str = Field(description="what the prompt was asked for by")
+    template: str
+    vocabulary: str
+    index: str
+    settings: str
+    recipe: Recipe
+    versions: dict[str, str]
+    counts: dict[str, int]
+    learnt: tuple[str, ...]
+    held_out: tuple[str, ...]
+    weights: str = Field(description="SHA-256 of the weights")
+    seconds: float
+    losses: dict[str, list[tuple[int, float]]]
+    parent: str | None = None
+    verdict: Verdict | None = None
+
+
+class Promotions(_Record):
+    """The names that were live, oldest first; None stands for no adapter."""
+
+    names: tuple[str | None, ...] = (None,)
+
+    @property
+    def live(self) -> str | None:
+        """The one in use."""
+        return self.names[-1]
+
+
+def folder_of(index: Path, name: str) -> Path:
+    """Where an adapter lies, or would."""
+    if not _NAME.fullmatch(name):
+        raise TuningError(
+            f"{name!r} cannot be an adapter's name",
+            hint="use lower-case letters, digits, dots and dashes, 64 at the most",
+        )
+    return index / FOLDER / name
+
+
+def new_name(index: Path) -> str:
+    """A name that no adapter of the index has: the day and a number."""
+    day = f"{datetime.now(UTC):%Y-%m-%d}"
+    taken = {adapter.name for adapter in list_adapters(index)}
+    return next(name for n in range(1, len(taken) + 2) if (name := f"{day}.{n}") not in taken)
+
+
+def list_adapters(index: Path) -> list[Adapter]:
+    """All finished adapters, oldest first."""
+    records = sorted((index / FOLDER).glob(f"*/{RECORD}"))
+    found = [read_adapter(index, path.parent.name) for path in records]
+    return sorted(found, key=lambda adapter: (adapter.created, adapter.name))
+
+
+def read_adapter(index: Path, name: str) -> Adapter:
+    """An adapter's record; `TuningError` where there is none or its weights are others."""
+    folder = folder_of(index, name)
+    try:
+        adapter = Adapter.model_validate_json((folder / RECORD).read_bytes())
+        digest = sha256(folder / WEIGHTS)
+    except FileNotFoundError as error:
+        raise TuningError(
+            f"{index} has no adapter {name!r}", hint="`llmtagger adapter list` shows what there is"
+        ) from error
+    except (OSError, ValidationError) as error:
+        raise _damaged(folder, "its record cannot be read") from error
+    if adapter.name != name or adapter.format != _FORMAT:
+        raise _damaged(folder, "its record is about another adapter or of another format")
+    if digest != adapter.weights:
+        raise _damaged(folder, "its weights are not those that were written")
+    return adapter
+
+
+def write_adapter(index: Path, adapter: Adapter) -> None:
+    """Write the record, in one step; from then on the adapter counts as finished."""
+    path = folder_of(index, adapter.name) / RECORD
+    _replace(path, adapter.model_dump_json(indent=1))
+
+
+def promotions(index: Path) -> Promotions:
+    """What is live and what was."""
+    path = index / FOLDER / PROMOTED
+    try:
+        return Promotions.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return Promotions()
+    except (OSError, ValidationError) as error:
+        raise _damaged(path, "it cannot be read") from error
+
+
+def live(index: Path) -> str:
+    """The name of the adapter in use; `TuningError` where there is none."""
+    name = promotions(index).live
+    if name is None:
+        raise TuningError(
+            f"no adapter of {index} is live",
+            hint="`llmtagger adapter list` shows what there is, `llmtagger tune` makes one",
+        )
+    return name
+
+
+def promote(index: Path, name: str) -> None:
+    """Make an adapter the live one; `TuningError` unless it was found to be better."""
+    verdict = read_adapter(index, name).verdict
+    if verdict is None or not verdict.better:
+        found = f"it adds {verdict.points} points" if verdict else "it was never judged"
+        raise TuningError(
+            f"{name} is not known to be better than the pipeline without it: {found}",
+            hint="tune on more products or for more epochs, or use it as it is: tag --adapter "
+            + name,
+        )
+    names = promotions(index).names
+    if names[-1] != name:
+        _write_promotions(index, (*names, name))
+
+
+def revert(index: Path) -> str | None:
+    """Go back to what was live before; its name. `TuningError` where nothing was."""
+    names = promotions(index).names
+    if len(names) < 2:
+        raise TuningError(
+            "there is nothing to go back to: no adapter was promoted",
+            hint="`llmtagger adapter promote NAME` makes one live",
+        )
+    _write_promotions(index, names[:-1])
+    return names[-2]
+
+
+def check_fits(
+    adapter: Adapter, base_fingerprint: str, template: str, vocabulary: str
+) -> list[str]:
+    """What to warn of; `TuningError` where the adapter cannot be used with that model or prompt."""
+    if adapter.base_fingerprint != base_fingerprint:
+        raise TuningError(
+            f"the adapter {adapter.name} was made for {adapter.base} "
+            f"({adapter.base_fingerprint}), not for this model ({base_fingerprint})",
+            hint=f"use --model {adapter.base}, or --adapter none",
+        )
+    if adapter.template != template:
+        raise TuningError(
+            f"the adapter {adapter.name} was tuned to the prompt {adapter.template}, not to "
+            f"{template}",
+            hint="use that prompt, or --adapter none, or tune anew: llmtagger tune",
+        )
+    if adapter.vocabulary != vocabulary:
+        return [
+            f"the vocabulary has changed since {adapter.name} was tuned; "
+            "`llmtagger tune --continue` teaches it the rest"
+        ]
+    return []
+
+
+def served(index: Path, adapter: Adapter) -> Tuned:
+    """The adapter as a model's server needs it."""
+    return Tuned(adapter.name, folder_of(index, adapter.name), adapter.weights)
+
+
+def _write_promotions(index: Path, names: Sequence[str | None]) -> None:
+    (index / FOLDER).mkdir(exist_ok=True)
+    _replace(index / FOLDER / PROMOTED, Promotions(names=tuple(names)).model_dump_json())
+
+
+def _replace(path: Path, text: str) -> None:
+    part = path.with_suffix(".part")
+    part.write_text(text + "\n", encoding="utf-8")
+    part.replace(path)
+
+
+def _damaged(path: Path, why: str) -> TuningError:
+    return TuningError(
+        f"{path} cannot be used: {why}", hint="remove that folder, or tune again: llmtagger tune"
+    )

@@ -1,0 +1,116 @@
+"""`llmtagger tune`: turn a labelled catalogue into an adapter for the model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from llmtagger.cli.console import stderr
+
+if TYPE_CHECKING:
+    from llmtagger.adapters import Adapter
+    from llmtagger.tuning.examples import Examples
+    from llmtagger.tuning.training import Estimate
+
+_MIB = 1 << 20
+
+
+def tune(
+    index: Annotated[Path, typer.Option("-i", "--index", help="An index folder.")],
+    base: Annotated[
+        str, typer.Option(metavar="NAME|PATH", help="auto, a folder, or a Hugging Face id.")
+    ] = "auto",
+    prompt: Annotated[
+        str | None, typer.Option(help="A prompt's name or a .jinja file.  [default: by the index]")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Learn from N products at the most, drawn at random.")
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="How often each example is seen.  [default: 2]")
+    ] = None,
+    promote: Annotated[
+        bool, typer.Option("--promote", help="Use the adapter from now on, if it is better.")
+    ] = False,
+    go_on: Annotated[
+        bool, typer.Option("--continue", help="Go on from the live adapter with new products.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Count, and say what it would take; tune nothing.")
+    ] = False,
+    config: Annotated[
+        Path | None, typer.Option(help="Settings.  [default: llmtagger.toml if there]")
+    ] = None,
+) -> None:
+    """Tune the model to the labelled products of an index, and measure whether that is better.
+
+    A killed tuning goes on where it stopped. Example: `llmtagger tune -i indexes/shop --dry-run`
+    """
+    from llmtagger import adapters
+    from llmtagger.backends.folders import cache_dir
+    from llmtagger.cli.progress import StageReporter, TrainingReporter
+    from llmtagger.config import load_settings
+    from llmtagger.recipe import Recipe
+    from llmtagger.tuning import job as jobs
+
+    console = stderr()
+    job = jobs.TuneJob(
+        index=index,
+        base=base,
+        prompt=prompt,
+        limit=limit,
+        parent=adapters.live(index) if go_on else None,
+        recipe=Recipe(epochs=epochs) if epochs else Recipe(),
+        settings=load_settings(config),
+    )
+    with StageReporter(console) as reporter:
+        prepared = jobs.prepare(job, reporter.stage)
+        reporter.stage("loading the model", 0, 0)
+        trainer = jobs.trainer(prepared)
+        reporter.stage("making one step", 0, 0)
+        estimate = trainer.estimate(prepared.examples.train)
+    _show_estimate(prepared.examples, estimate)
+    if dry_run:
+        return
+    with TrainingReporter(console) as training:
+        adapter = jobs.train(prepared, trainer, training.report)
+    del trainer  # its memory is needed by the server
+    console.print(f"Wrote the adapter [bold]{adapter.name}[/] in {adapter.seconds:.0f} s.")
+    with StageReporter(console) as reporter:
+        adapter = jobs.judge(
+            prepared, adapter, cache_dir() / "evaluation", reporter.stage, reporter.waiting
+        )
+    _finish(index, adapter, promote)
+
+
+def _show_estimate(examples: Examples, estimate: Estimate) -> None:
+    console = stderr()
+    counts = ", ".join(f"{count:,} {name}" for name, count in examples.counts().items())
+    console.print(f"Examples: {counts}.")
+    if estimate.left_out:
+        console.print(f"[yellow]Note:[/] {estimate.left_out} examples are too long and left out.")
+    console.print(
+        f"{estimate.tokens:,} tokens, {estimate.learnt:,} of them to be learnt: about "
+        f"{estimate.seconds / 60:.0f} minutes and {estimate.memory / _MIB:,.0f} MiB here."
+    )
+
+
+def _finish(index: Path, adapter: Adapter, wanted: bool) -> None:
+    from llmtagger import adapters
+
+    console = stderr()
+    verdict = adapter.verdict
+    assert verdict is not None
+    console.print(
+        f"On {verdict.products} products held out: micro-F1 {verdict.f1:.3f} with the adapter, "
+        f"{verdict.points} points to the same pipeline without the model."
+    )
+    if not verdict.better:
+        console.print("That is not distinguishable from no gain: not promoted.")
+    elif wanted:
+        adapters.promote(index, adapter.name)
+        console.print(f"{adapter.name} is live: `llmtagger tag` uses it from now on.")
+    else:
+        console.print(f"Use it: llmtagger adapter promote {adapter.name} -i {index}")

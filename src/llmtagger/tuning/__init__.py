@@ -1,0 +1,1 @@
+"""Tunes the model to a labelled catalogue: examples, training, and adapters kept by an index."""

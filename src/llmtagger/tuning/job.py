@@ -1,0 +1,180 @@
+"""One tuning: examples, training, the record, and the verdict on products held out."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import shutil
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llmtagger import adapters
+from llmtagger.adapters import Adapter, Verdict
+from llmtagger.asking import Waiting
+from llmtagger.config import Settings
+from llmtagger.errors import TuningError
+from llmtagger.evaluation.answers import kept_answers
+from llmtagger.evaluation.learning import calibrate
+from llmtagger.hashing import sha256
+from llmtagger.recipe import Recipe
+from llmtagger.stages.prompting import TemplateFile, default_template, find_template
+from llmtagger.tuning.examples import Examples, Known, make_examples
+from llmtagger.tuning.training import Estimate, Report, Trainer
+
+if TYPE_CHECKING:
+    from llmtagger.backends.index_folder import CatalogueIndex
+    from llmtagger.backends.models import Model
+
+_UNFINISHED = ".unfinished"  # the folder of a training that goes on, or was killed
+_PACKAGES = ("torch", "transformers", "peft", "llmtagger")
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class TuneJob:
+    """What is to be tuned, and on what. `parent` names an adapter to go on from."""
+
+    index: Path
+    base: str = "auto"
+    prompt: str | None = None
+    limit: int | None = None
+    parent: str | None = None
+    recipe: Recipe = field(default_factory=Recipe)
+    settings: Settings = field(default_factory=Settings)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A job with everything opened: the examples made, the base model found."""
+
+    job: TuneJob
+    opened: CatalogueIndex
+    template: TemplateFile
+    base: Model
+    examples: Examples
+
+
+def prepare(job: TuneJob, progress: Progress) -> Prepared:
+    """Open the index, find the model, write the prompts. Raises where one of them is missing."""
+    from llmtagger.backends.index_folder import open_index
+    from llmtagger.backends.models import resolve_model
+    from llmtagger.evaluation.remembering import known_index
+
+    progress("opening the index", 0, 0)
+    opened = known_index(open_index(job.index))
+    template = find_template(job.prompt or default_template(opened.vocabulary.kind))
+    base = resolve_model(job.base)
+    if base.folder is None:
+        raise TuningError(
+            f"{base.name} is served elsewhere and cannot be tuned here",
+            hint="name a folder or a Hugging Face id with --base",
+        )
+    known = Known()
+    if job.parent is not None:
+        parent = adapters.read_adapter(job.index, job.parent)
+        adapters.check_fits(parent, base.fingerprint, template.identity, parent.vocabulary)
+        known = Known(frozenset(parent.learnt), frozenset(parent.held_out))
+    examples = make_examples(
+        opened,
+        template,
+        job.settings,
+        limit=job.limit,
+        known=known,
+        seed=job.recipe.seed,
+        progress=progress,
+    )
+    return Prepared(job, opened, template, base, examples)
+
+
+def trainer(prepared: Prepared) -> Trainer:
+    """The trainer, in a folder where a killed training left its checkpoint, if one did."""
+    job, base = prepared.job, prepared.base
+    assert base.folder is not None
+    folder = job.index / adapters.FOLDER / _UNFINISHED
+    folder.mkdir(parents=True, exist_ok=True)
+    parent = adapters.folder_of(job.index, job.parent) if job.parent else None
+    return Trainer(base.folder, folder, job.recipe, parent=parent)
+
+
+def estimate(prepared: Prepared) -> Estimate:
+    """What the training will take, from one step."""
+    return trainer(prepared).estimate(prepared.examples.train)
+
+
+def train(prepared: Prepared, trainer: Trainer, report: Report) -> Adapter:
+    """Train and write the adapter with its record; it has no verdict yet."""
+    job, examples = prepared.job, prepared.examples
+    losses, seconds = trainer.train(examples.train, examples.watch, report)
+    unfinished = job.index / adapters.FOLDER / _UNFINISHED
+    known = set(adapters.read_adapter(job.index, job.parent).learnt) if job.parent else set()
+    name = adapters.new_name(job.index)
+    adapter = Adapter(
+        name=name,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        source=job.base,
+        base=prepared.base.name,
+        base_fingerprint=prepared.base.fingerprint,
+        prompt=job.prompt or prepared.template.name,
+        template=prepared.template.identity,
+        vocabulary=prepared.opened.manifest.vocabulary,
+        index=prepared.opened.fingerprint,
+        settings=job.settings.fingerprint,
+        recipe=job.recipe,
+        versions={package: importlib.metadata.version(package) for package in _PACKAGES},
+        counts=examples.counts(),
+        learnt=tuple(sorted(known | {example.product for example in examples.train})),
+        held_out=examples.held_out,
+        weights=sha256(unfinished / adapters.WEIGHTS),
+        seconds=seconds,
+        losses={"train": losses.train, "held_out": losses.held_out},
+        parent=job.parent,
+    )
+    folder = adapters.folder_of(job.index, name)
+    shutil.rmtree(folder, ignore_errors=True)
+    unfinished.rename(folder)
+    adapters.write_adapter(job.index, adapter)
+    return adapter
+
+
+def judge(
+    prepared: Prepared, adapter: Adapter, cache: Path, progress: Progress, waiting: Waiting
+) -> Adapter:
+    """The verdict: the pipeline without and with the adapter, on products held out.
+
+    The weight of its answers is fitted by cross-validation on these same products, which training
+    never saw; the calibration is kept beside the adapter and used where it is.
+    """
+    job = prepared.job
+    with ExitStack() as stack:
+        answers = stack.enter_context(
+            kept_answers(
+                job.base,
+                (),
+                job.settings.engine,
+                cache,
+                waiting,
+                tuned=adapters.served(job.index, adapter),
+            )
+        )
+        learnt = calibrate(
+            prepared.opened,
+            prepared.template,
+            job.settings,
+            answers,
+            ask=len(adapter.held_out),
+            ask_only=frozenset(adapter.held_out),
+            seed=job.recipe.seed,
+            progress=progress,
+        )
+    rule, asked = learnt.calibration.ask, learnt.calibration.asked
+    assert rule is not None
+    assert asked is not None
+    verdict = Verdict(products=rule.products, f1=asked.f1, added=rule.added)
+    judged = adapter.model_copy(update={"verdict": verdict})
+    adapters.write_adapter(job.index, judged)
+    learnt.calibration.write(adapters.folder_of(job.index, adapter.name))
+    return judged
