@@ -216,24 +216,24 @@ class Trainer:
         return float(loss.detach())
 
     def _mean_loss(self, batch: Sequence[Tokens]) -> torch.Tensor:
-        """The loss a learnt token. Logits are computed where an answer stands and nowhere else."""
+        """The loss a learnt token. Logits are computed where an answer stands and nowhere else.
+
+        Padding follows the text, where attention that looks back never sees it: no mask is needed,
+        and without one attention takes memory in proportion to the length, not to its square.
+        """
         longest = max(len(each.ids) for each in batch)
         ids = self._torch.zeros((len(batch), longest), dtype=self._torch.long)
-        known = self._torch.zeros((len(batch), longest), dtype=self._torch.long)
         wanted = self._torch.full((len(batch), longest), _NOTHING)
         for row, each in enumerate(batch):
             length = len(each.ids)
             ids[row, :length] = self._torch.tensor(each.ids)
-            known[row, :length] = 1
             wanted[row, length - each.answer - 1 : length - 1] = ids[
                 row, length - each.answer : length
             ]
         base = self._model.get_base_model()
         with self._torch.autocast(self._device, dtype=self._torch.bfloat16, enabled=self._half):
             states = base.get_decoder()(
-                input_ids=ids.to(self._device),
-                attention_mask=known.to(self._device),
-                use_cache=False,
+                input_ids=ids.to(self._device), use_cache=False
             ).last_hidden_state
             places = wanted.to(self._device) != _NOTHING
             logits = base.get_output_embeddings()(states[places])

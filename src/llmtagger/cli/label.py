@@ -1,0 +1,119 @@
+"""`llmtagger label`: where a person's labels are worth most."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from llmtagger.cli.console import stderr
+
+app = typer.Typer(help="Find what to label next, and labels to look at.", no_args_is_help=True)
+
+_Index = Annotated[Path, typer.Option("-i", "--index", help="An index folder.")]
+_Count = Annotated[int, typer.Option("-n", min=1, help="How many.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
+_Config = Annotated[Path | None, typer.Option(help="Settings.  [default: llmtagger.toml if there]")]
+
+
+@app.command()
+def suggest(
+    input_: Annotated[str, typer.Argument(metavar="INPUT", help="Products; - is stdin.")],
+    index: _Index,
+    count: _Count = 50,
+    as_json: _Json = False,
+    config: _Config = None,
+) -> None:
+    """Rank unlabelled products by how much their labels would teach; asks no model.
+
+    Example: `llmtagger label suggest new.csv -i indexes/shop -n 20`
+    """
+    from rich.markup import escape
+    from rich.table import Table
+
+    from llmtagger.backends.index_folder import open_index
+    from llmtagger.calibration import read_calibration
+    from llmtagger.catalog import RejectedRow, read_catalog
+    from llmtagger.cli.options import catalog_options
+    from llmtagger.config import load_settings
+    from llmtagger.stages.prompting import default_template, find_template
+    from llmtagger.tuning import labelling
+
+    settings = load_settings(config)
+    opened = open_index(index)
+    options = catalog_options(settings, None, None)
+    rejected: list[RejectedRow] = []
+    rows = read_catalog(input_, options, rejected=rejected.append)
+    products = labelling.unlabelled(rows, opened)
+    if rejected:
+        stderr().print(f"[yellow]Note:[/] {len(rejected)} rows are no products; left out.")
+    template = find_template(default_template(opened.vocabulary.kind))
+    calibration = read_calibration(index)
+    found = labelling.suggest(opened, products, template, settings, calibration, count)
+    if as_json:
+        for each in found:
+            record = {"id": each.product.id, "title": each.product.title, "doubt": each.doubt}
+            _print(record | {"tags": [{"tag": tag, "score": s} for tag, s in each.tags]})
+        return
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name, justify in (("id", "left"), ("doubt", "right"), ("closest calls", "left")):
+        table.add_column(name, justify="right" if justify == "right" else "left")
+    for each in found:
+        calls = ", ".join(f"{tag} {score:.2f}" for tag, score in each.tags[:3])
+        table.add_row(
+            f"[cyan]{escape(each.product.id)}[/]",
+            f"{each.doubt:.1f}",
+            f"{escape(each.product.title[:60])}\n[dim]{escape(calls)}[/]",
+        )
+    stderr().print(table if found else "Every product of that file is labelled already.")
+
+
+@app.command()
+def audit(
+    index: _Index, count: _Count = 50, as_json: _Json = False, config: _Config = None
+) -> None:
+    """List labels that the rest of the catalogue contradicts, the surest first.
+
+    Example: `llmtagger label audit -i indexes/shop -n 20`
+    """
+    from rich.markup import escape
+    from rich.table import Table
+
+    from llmtagger.backends.index_folder import open_index
+    from llmtagger.cli.progress import StageReporter
+    from llmtagger.config import load_settings
+    from llmtagger.evaluation.remembering import known_index
+    from llmtagger.stages.prompting import default_template, find_template
+    from llmtagger.tuning import labelling
+
+    opened = known_index(open_index(index))
+    template = find_template(default_template(opened.vocabulary.kind))
+    with StageReporter(stderr()) as reporter:
+        found = labelling.audit(opened, template, load_settings(config), reporter.stage)
+    if as_json:
+        for each in found[:count]:
+            record = {"id": each.product.id, "title": each.product.title}
+            _print(record | {k: v for k, v in asdict(each).items() if k != "product"})
+        return
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("id", "label", "", "title"):
+        table.add_column(name)
+    for each in found[:count]:
+        says = "carried, but" if each.fault == "unlikely" else "missing, but"
+        table.add_row(
+            f"[cyan]{escape(each.product.id)}[/]",
+            f"[bold]{escape(each.tag)}[/]",
+            f"{says} {each.probability:.0%} likely",
+            f"[dim]{escape(each.product.title[:50])}[/]",
+        )
+    stderr().print(table if found else "No label stands out.")
+    if len(found) > count:
+        stderr().print(f"[dim]{len(found) - count} more: -n {len(found)}[/]")
+
+
+def _print(record: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(record, ensure_ascii=False) + "\n")

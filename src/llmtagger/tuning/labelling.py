@@ -1,0 +1,137 @@
+"""Which products are worth a person's time: to label next, or to look at again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from llmtagger.calibration import Calibration
+from llmtagger.config import Settings
+from llmtagger.datatypes import Product, TaggedProduct
+from llmtagger.evaluation import fitting
+from llmtagger.evaluation.learning import Progress, calibrate
+from llmtagger.evaluation.metrics import Floats
+from llmtagger.pipeline import build_tagger
+from llmtagger.protocols import Vectors
+from llmtagger.scorers import learned_scorer
+from llmtagger.stages.prompting import TemplateFile
+from llmtagger.stages.scoring import WeightedScorer
+
+if TYPE_CHECKING:
+    from llmtagger.backends.index_folder import CatalogueIndex
+
+_SHOWN = 5  # tags that a suggestion names
+_SURE = 0.8  # probability from which on a missing tag is reported, and 1 - p of a carried one
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """A product to label: how many wrong decisions are expected on it, and the closest calls."""
+
+    product: Product
+    doubt: float
+    tags: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """A label that its own catalogue speaks against, by a probability found without the product."""
+
+    product: Product
+    tag: str
+    probability: float
+    fault: Literal["unlikely", "missing"]
+
+
+def suggest(
+    index: CatalogueIndex,
+    products: Sequence[Product],
+    template: TemplateFile,
+    settings: Settings,
+    calibration: Calibration | None,
+    count: int,
+) -> list[Suggestion]:
+    """The products whose labels would teach most, the best first; asks no model.
+
+    Doubt is the expected number of wrong decisions at even odds. Each next product is the one of
+    most doubt after a discount for its likeness to those chosen before (its cosine), so that ten
+    variants of one product are not labelled ten times.
+    """
+    scorer = learned_scorer(calibration) if calibration else WeightedScorer()
+    tagger = build_tagger(index, template, settings, None, scorer=scorer)
+    results = tagger.tag_all(products)
+    texts = [product.text()[: settings.retrieval.text_limit] for product in products]
+    doubts = np.array([doubt_of(tagged) for tagged in results])
+    chosen = most_worth(doubts, index.encoder.encode(texts), count)
+    return [Suggestion(products[at], float(doubts[at]), _closest(results[at])) for at in chosen]
+
+
+def doubt_of(tagged: TaggedProduct) -> float:
+    """How many of the decisions about a product's candidates are expected to be wrong."""
+    return sum(min(item.score, 1 - item.score) for item in tagged.scored.items)
+
+
+def most_worth(worth: Floats, vectors: Vectors, count: int) -> list[int]:
+    """Positions by worth (n,), each discounted by its cosine to the nearest one chosen before.
+
+    `vectors` (n, d) are unit rows.
+    """
+    nearest = np.zeros(len(worth))
+    chosen: list[int] = []
+    for _ in range(min(count, len(worth))):
+        gain = worth * (1 - nearest)
+        gain[chosen] = -1.0
+        at = int(gain.argmax())
+        chosen.append(at)
+        nearest = np.maximum(nearest, np.clip(vectors @ vectors[at], 0.0, 1.0))
+    return chosen
+
+
+def _closest(tagged: TaggedProduct) -> tuple[tuple[str, float], ...]:
+    items = sorted(tagged.scored.items, key=lambda item: abs(item.score - 0.5))[:_SHOWN]
+    return tuple((item.tag.name, item.score) for item in items)
+
+
+def audit(
+    index: CatalogueIndex, template: TemplateFile, settings: Settings, progress: Progress
+) -> list[Doubt]:
+    """Labels that the rest of the catalogue contradicts, the surest first.
+
+    Every product is scored by what was learnt without its group. A tag that it carries is
+    `unlikely` where the score is low; one that it lacks is `missing` where it is high.
+    """
+    learnt = calibrate(index, template, settings, None, ask=0, progress=progress)
+    table = fitting.table_of(learnt.results, learnt.judge, learnt.groups)
+    names = {tag.id: tag.name for tag in index.vocabulary}
+    _, log_odds = fitting.fit(table)
+    found = []
+    for row, probability in enumerate(fitting.chances(log_odds).tolist()):
+        sure = probability if not table.right[row] else 1 - probability
+        if sure >= _SURE:
+            found.append(
+                Doubt(
+                    learnt.products[int(table.product[row])],
+                    names.get(table.tags[row], table.tags[row]),
+                    probability,
+                    "unlikely" if table.right[row] else "missing",
+                )
+            )
+    return sorted(found, key=_sureness)
+
+
+def _sureness(doubt: Doubt) -> tuple[float, str, str]:
+    sure = doubt.probability if doubt.fault == "missing" else 1 - doubt.probability
+    return -sure, doubt.product.id, doubt.tag
+
+
+def unlabelled(products: Iterable[Product], index: CatalogueIndex) -> list[Product]:
+    """Those of the products that the index does not hold a label of."""
+    found = []
+    for product in products:
+        row = index.position(product.id)
+        if row is None or not index.labelled[row]:
+            found.append(product)
+    return found
