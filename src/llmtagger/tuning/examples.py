@@ -15,7 +15,7 @@ import numpy as np
 
 from llmtagger.config import Settings
 from llmtagger.datatypes import Candidate, Product, Shortlist, TagKind
-from llmtagger.errors import CatalogError
+from llmtagger.errors import CatalogError, ConfigError
 from llmtagger.evaluation import splitting
 from llmtagger.evaluation.learning import Labelled
 from llmtagger.normalise import FoldedText, loosen
@@ -134,27 +134,38 @@ def make_examples(
 def _parts(labelled: Labelled, known: Known, seed: int) -> tuple[list[int], list[int], list[int]]:
     """Positions of products that are new to the model, of those it knows, of those held out.
 
-    Siblings are on one side: what is like a product held out is neither learnt nor replayed.
+    Siblings are on one side: what is like a product held out is neither learnt nor replayed, and
+    what is like a known one is not held out. Where something is held out already, new products
+    that are too few or too much alike are all learnt.
     """
     ids = [product.id for product in labelled.products]
     groups = labelled.groups
     judged = {groups[at] for at, id in enumerate(ids) if id in known.held_out}
+    learnt = {groups[at] for at, id in enumerate(ids) if id in known.learnt}
     rest = [at for at, group in enumerate(groups) if group not in judged]
     fresh = [at for at in rest if ids[at] not in known.learnt]
-    parts = splitting.split(
-        [groups[at] for at in fresh],
-        test=min(int(len(fresh) * _HELD_OUT), _MOST_HELD_OUT),
-        seed=seed,
-    )
-    held_groups = judged | {groups[fresh[at]] for at in parts.test}
-    train = [fresh[at] for at in parts.train]
-    replay = [at for at in rest if ids[at] in known.learnt and groups[at] not in held_groups]
+    unlike = [at for at in fresh if groups[at] not in learnt]
+    held_groups = judged | _groups_to_hold_out([groups[at] for at in unlike], seed, bool(judged))
+    train = [at for at in fresh if groups[at] not in held_groups]
+    replay = [at for at in rest if ids[at] in known.learnt]
     held_out = [
         at
         for at, group in enumerate(groups)
-        if ids[at] in known.held_out or (group in held_groups and group not in judged)
+        if ids[at] in known.held_out or group in held_groups - judged
     ]
     return train, replay, held_out
+
+
+def _groups_to_hold_out(groups: Sequence[int], seed: int, enough: bool) -> set[int]:
+    """Groups of a share of the products; none where that cannot be and `enough` are held out."""
+    test = min(int(len(groups) * _HELD_OUT), _MOST_HELD_OUT)
+    try:
+        parts = splitting.split(groups, test=test, seed=seed)
+    except ConfigError:
+        if enough:
+            return set()
+        raise
+    return {groups[at] for at in parts.test}
 
 
 class _Maker:
