@@ -5,6 +5,7 @@ DIR/snapshots/<name>/    the one that CURRENT names, and the one before it
 DIR/snapshots/.tmp-*     being written, or left behind by a crash; the next writer sweeps it
 DIR/.lock                held by the one writer
 DIR/scorer.json          the learned scorer, see `calibration`; knows when it is stale
+DIR/adapters/            tuned adapters, see `adapters`; each knows what it fits
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from llmtagger.adapters import FOLDER
 from llmtagger.calibration import FILE, PART
 from llmtagger.errors import IndexDamaged, IndexFolderError, IndexMissing
 
 _CURRENT, _SNAPSHOTS, _LOCK = "CURRENT", "snapshots", ".lock"
 _NEW_CURRENT, _TEMPORARY = "CURRENT.new", ".tmp-"
-_OURS = {_CURRENT, _SNAPSHOTS, _LOCK, _NEW_CURRENT, FILE, PART}
+_OURS = {_CURRENT, _SNAPSHOTS, _LOCK, _NEW_CURRENT, FILE, PART, FOLDER}
 _NAME = re.compile(r"[0-9]{8}T[0-9]{6}-[0-9a-f]{8}")
 
 
