@@ -21,6 +21,7 @@ from llmtagger.stages.prompting import (
     find_template,
     grouped,
     list_templates,
+    tuning_template,
 )
 
 EN = Product(
@@ -109,9 +110,10 @@ def test_the_same_input_gives_the_same_prompt(name: str) -> None:
 
 
 def test_what_comes_with_llmtagger() -> None:
-    assert list_templates() == ["free.v1", "span.v1", "tag.v1"]
+    assert list_templates() == ["free.v1", "free.v2", "span.v1", "span.v2", "tag.v1", "tag.v2"]
     for kind in TagKind:
         assert find_template(default_template(kind)).kind is kind
+        assert find_template(tuning_template(kind)).kind is kind
 
 
 def test_a_template_may_lie_anywhere(tmp_path: Path) -> None:
@@ -128,7 +130,7 @@ def test_the_hash_follows_the_text() -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("tag.v99", "known are free.v1, span.v1, tag.v1"),
+        ("tag.v99", "known are free.v1, free.v2, span.v1, span.v2, tag.v1, tag.v2"),
         ("summary.v1", "tasks are tag, span, free"),
         ("/nowhere/tag.v1.jinja", "known are"),
         ("../prompts/secret", "tasks are"),

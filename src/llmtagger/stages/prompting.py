@@ -83,6 +83,11 @@ def default_template(kind: TagKind) -> str:
     return next(f"{task}.v1" for task, asked in _TASKS.items() if asked is kind)
 
 
+def tuning_template(kind: TagKind) -> str:
+    """The name of the short prompt for tuned models, which need no instructions and no examples."""
+    return next(f"{task}.v2" for task, asked in _TASKS.items() if asked is kind)
+
+
 class PromptRenderer:
     """Fills one template; the same product and shortlist always give the same prompt.
 

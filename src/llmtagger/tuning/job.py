@@ -20,7 +20,7 @@ from llmtagger.evaluation.answers import kept_answers
 from llmtagger.evaluation.learning import calibrate
 from llmtagger.hashing import sha256
 from llmtagger.recipe import Recipe
-from llmtagger.stages.prompting import TemplateFile, default_template, find_template
+from llmtagger.stages.prompting import TemplateFile, find_template, tuning_template
 from llmtagger.tuning.examples import Examples, Known, make_examples
 from llmtagger.tuning.training import Estimate, Report, Trainer
 
@@ -66,7 +66,7 @@ def prepare(job: TuneJob, progress: Progress) -> Prepared:
 
     progress("opening the index", 0, 0)
     opened = known_index(open_index(job.index))
-    template = find_template(job.prompt or default_template(opened.vocabulary.kind))
+    template = find_template(job.prompt or tuning_template(opened.vocabulary.kind))
     base = resolve_model(job.base)
     if base.folder is None:
         raise TuningError(
