@@ -216,7 +216,7 @@ def test_any_title_leaves_the_rest_of_the_prompt_alone(title: str, name: str) ->
     lines = _user(renderer.render(replace(EN, title=title), SHORTLISTS["en"])).split("\n")
     usual = _user(renderer.render(EN, SHORTLISTS["en"])).split("\n")
     changed = [n for n, (one, other) in enumerate(zip(lines, usual, strict=True)) if one != other]
-    assert [usual[n] for n in changed] in ([], [f"Title: {EN.title}"])
+    assert [usual[n] for n in changed] in ([], [f"Title: {EN.title}"], [f"Product: {EN.title}"])
 
 
 def test_long_texts_are_cut_and_told_of() -> None:
