@@ -157,7 +157,7 @@ def sparkline(values: Sequence[float], width: int = 12) -> str:
     '█▆▄▂'
     """
     parts = min(width, len(values))
-    edges = [len(values) * part // parts for part in range(parts + 1)]
+    edges = [len(values) * part // max(parts, 1) for part in range(parts + 1)]
     means = [sum(values[a:b]) / (b - a) for a, b in pairwise(edges)]
     highest = max(means, default=0.0) or 1.0
     return "".join("▁▂▃▄▅▆▇█"[max(0, round(8 * mean / highest) - 1)] for mean in means)
