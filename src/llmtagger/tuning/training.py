@@ -96,6 +96,7 @@ class Trainer:
 
         self._torch = torch
         self._folder, self._recipe = folder, recipe
+        self._start = _start(base, parent)
         self._device = "cuda" if hardware.has_cuda() else "cpu"
         self._half = self._device == "cuda" or hardware.has_fast_bfloat16(hardware.cpu_flags())
         torch.manual_seed(recipe.seed)
@@ -156,7 +157,7 @@ class Trainer:
         tokens, held = self.tokens(examples), self.tokens(watch)[:_WATCHED]
         self._choose_checkpointing(tokens)
         each_epoch = math.ceil(len(tokens) / recipe.batch)
-        run = _Run(each_epoch * recipe.epochs, fingerprint(tokens, recipe))
+        run = _Run(each_epoch * recipe.epochs, fingerprint(tokens, recipe, self._start))
         optimizer = self._torch.optim.AdamW(
             self._learnt.values(), lr=recipe.rate, weight_decay=0.0, betas=(0.9, 0.99)
         )
@@ -361,14 +362,24 @@ def batches(lengths: Sequence[int], size: int, random: np.random.Generator) -> l
     return [found[at] for at in random.permutation(len(found)).tolist()]
 
 
-def fingerprint(tokens: Sequence[Tokens], recipe: Recipe) -> str:
+def fingerprint(tokens: Sequence[Tokens], recipe: Recipe, start: str) -> str:
     """Tells a training from others, so that it goes on with its own checkpoint only."""
     import hashlib
 
-    digest = hashlib.sha256(recipe.model_dump_json().encode())
+    digest = hashlib.sha256(f"{recipe.model_dump_json()} {start}".encode())
     for each in tokens:
         digest.update(np.array([each.answer, *each.ids], dtype=np.int64).tobytes())
     return digest.hexdigest()[:16]
+
+
+def _start(base: Path, parent: Path | None) -> str:
+    """What is trained: the base model, and the adapter that is gone on from if there is one."""
+    from llmtagger.adapters import WEIGHTS
+    from llmtagger.backends.models import resolve_model
+    from llmtagger.hashing import sha256
+
+    found = resolve_model(str(base.resolve())).fingerprint
+    return f"{found}+{sha256(parent / WEIGHTS)}" if parent else found
 
 
 def _load(base: Path, device: str) -> Any:
