@@ -97,7 +97,7 @@ class Adapter(_Record):
 class Promotions(_Record):
     """The names that were live, oldest first; None stands for no adapter."""
 
-    names: tuple[str | None, ...] = (None,)
+    names: tuple[str | None, ...] = Field((None,), min_length=1)
 
     @property
     def live(self) -> str | None:
