@@ -16,6 +16,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from llmtagger.adapters import WEIGHTS
 from llmtagger.backends.folders import cache_dir
 from llmtagger.backends.hardware import has_cuda
 from llmtagger.backends.models import Model
@@ -75,6 +76,8 @@ def merge(base: Path, adapter: Path, out: Path) -> None:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    if not (adapter / WEIGHTS).is_file():  # peft would unpickle an adapter_model.bin instead
+        raise TuningError(f"{adapter} holds no {WEIGHTS}", hint="tune again: llmtagger tune")
     model: Any = AutoModelForCausalLM.from_pretrained(
         base, dtype=torch.float32, use_safetensors=True
     )
