@@ -48,7 +48,7 @@ LAYERS: dict[str, set[str]] = {
     "tagging": GROUND | BASE | {"stages", "scorers", "pipeline", "asking"},
     "langchain": GROUND | BASE | {"stages", "pipeline", "backends"},
     "evaluation": GROUND | BASE | {"stages", "experts", "scorers", "pipeline", "asking"},
-    "tuning": GROUND | BASE | {"stages", "pipeline", "asking", "evaluation"},
+    "tuning": GROUND | BASE | {"stages", "scorers", "pipeline", "asking", "evaluation"},
     "cli": GROUND | BASE | {"stages", "pipeline", "asking", "tagging", "evaluation", "tuning"},
     "__main__": {"cli"},
 }
