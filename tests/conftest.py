@@ -346,6 +346,51 @@ def catalogue(products: tuple[Product, ...], vocabulary: Vocabulary) -> MemoryCa
     return memory_catalogue(products, vocabulary)
 
 
+def tiny_model(folder: Path, words: Sequence[str], seed: int = 0) -> Path:
+    """Llama with random weights, a tokenizer of a few words, and a chat template.
+
+    Its weights are wide, because the last layer stays as it is and must be able to say a word.
+    """
+    import torch
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Whitespace
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    known = {word: place for place, word in enumerate(["<unk>", "<eos>", *words])}
+    tokenizer = Tokenizer(WordLevel(known, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = Whitespace()
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="<unk>", eos_token="<eos>", pad_token="<eos>"
+    )
+    wrapped.chat_template = (
+        "{% for m in messages %}{{ m['role'] }} : {{ m['content'] }} {% endfor %}"
+        "{% if add_generation_prompt %}assistant : {% endif %}"
+    )
+    wrapped.save_pretrained(folder)
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=len(known),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=2048,
+        initializer_range=0.3,
+        bos_token_id=1,
+        eos_token_id=1,
+        pad_token_id=1,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def make_model() -> Callable[..., Path]:
+    """`make_model(folder, words, seed=0)`: a model of two thin layers, for training."""
+    return tiny_model
+
+
 @pytest.fixture
 def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
     """Compares a text with a file of tests/golden; `pytest --update-golden` writes it anew."""

@@ -1,4 +1,4 @@
-"""Training and merging, with a model of two thin layers that is made here."""
+"""Training and merging, with a model of two thin layers."""
 
 from __future__ import annotations
 
@@ -29,48 +29,13 @@ from llmtagger.tuning.examples import Example
 from llmtagger.tuning.training import CHECKPOINT, Progress, Tokens, Trainer, batches, schedule
 
 WORDS = ["mug", "bag", "hat", "red", "blue", "small", "user", "assistant", "[", "]", ",", ":"]
-TEMPLATE = (
-    "{% for m in messages %}{{ m['role'] }} : {{ m['content'] }} {% endfor %}"
-    "{% if add_generation_prompt %}assistant : {% endif %}"
-)
 RECIPE = Recipe(epochs=3, rate=0.01, batch=4, rank=4, alpha=8, longest=64)
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 
-def tiny_model(folder: Path) -> Path:
-    """Llama with random weights, a tokenizer of a few words, and a chat template."""
-    from tokenizers import Tokenizer
-    from tokenizers.models import WordLevel
-    from tokenizers.pre_tokenizers import Whitespace
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    known = {word: place for place, word in enumerate(["<unk>", "<eos>", *WORDS])}
-    tokenizer = Tokenizer(WordLevel(known, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = Whitespace()
-    wrapped = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, unk_token="<unk>", eos_token="<eos>", pad_token="<eos>"
-    )
-    wrapped.chat_template = TEMPLATE
-    wrapped.save_pretrained(folder)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(known),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=128,
-        bos_token_id=1,
-        eos_token_id=1,
-        pad_token_id=1,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    return folder
-
-
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+def base(make_model: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_model(tmp_path_factory.mktemp("models") / "tiny", WORDS)
 
 
 @pytest.fixture(autouse=True)
@@ -225,9 +190,13 @@ def test_a_killed_training_goes_on_to_the_same_adapter(
     assert not (tmp_path / "parts" / CHECKPOINT).exists()
 
 
-@pytest.mark.parametrize("other", ["examples", "recipe", "base"])
+@pytest.mark.parametrize("other", ["examples", "recipe", "base", "parent"])
 def test_a_checkpoint_of_another_training_is_ignored(
-    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: str
+    make_model: Callable[..., Path],
+    base: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    other: str,
 ) -> None:
     monkeypatch.setattr(training, "_EVERY", -1.0)
     (tmp_path / "one").mkdir()
@@ -237,12 +206,17 @@ def test_a_checkpoint_of_another_training_is_ignored(
     recipe = RECIPE.model_copy(update={"rate": 0.02}) if other == "recipe" else RECIPE
     model = base
     if other == "base":
-        model = tiny_model(tmp_path / "second")
+        model = make_model(tmp_path / "second", WORDS, seed=1)
+    parent = tmp_path / "parent" if other == "parent" else None
+    if parent:
+        parent.mkdir()
+        Trainer(base, parent, RECIPE).train(EXAMPLES[:8], [])
     seen: list[int] = []
-    Trainer(model, tmp_path / "one", recipe).train(examples, WATCH, lambda at: seen.append(at.step))
+    again = Trainer(model, tmp_path / "one", recipe, parent=parent)
+    again.train(examples, WATCH, lambda at: seen.append(at.step))
     assert seen[0] == 1
     (tmp_path / "two").mkdir()
-    Trainer(model, tmp_path / "two", recipe).train(examples, WATCH)
+    Trainer(model, tmp_path / "two", recipe, parent=parent).train(examples, WATCH)
     assert same(tmp_path / "one", tmp_path / "two")
 
 
@@ -352,11 +326,12 @@ def test_a_merged_model_answers_as_the_adapter_does(
         theirs, ours, before = (
             model(torch.tensor([each.ids])).logits for model in (trainer._model, merged, plain)
         )
-    assert float((theirs - ours).abs().max()) < 0.05  # bfloat16 has 8 bits
+    # bfloat16 has 8 bits
+    assert float((theirs - ours).abs().max()) < 0.03 * float(theirs.abs().max())
     assert float((theirs - before).abs().max()) > 0.5
     assert json.loads((tmp_path / "merged" / "config.json").read_bytes())["dtype"] == "bfloat16"
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "merged")
-    assert tokenizer.chat_template == TEMPLATE
+    assert tokenizer.chat_template == trainer._tokenizer.chat_template
     assert resolve_model(str(tmp_path / "merged")).folder == tmp_path / "merged"
 
 
