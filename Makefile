@@ -3,10 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check eval format docs lock wheel clean
+.PHONY: help install demo test check eval bench-tune format docs lock wheel clean
 
 help:  ## Show what can be made.
-	@sed -n 's/^\([a-z]*\):.*  ## /  make \1\t/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*  ## /  make \1\t/p' Makefile | expand -t 19
 
 install:  ## Install into .venv what requirements/cpu.lock names; does nothing if it is there.
 	@$(PYTHON) tools/install.py
@@ -27,6 +27,9 @@ check: test  ## The same as `make test`.
 
 eval: install  ## Run eval/runs on the gold sets in LLMTAGGER_GOLD; MODEL=folder adds a larger model.
 	$(BIN)/python tools/evaluate.py $(if $(MODEL),--larger $(MODEL))
+
+bench-tune: install  ## Tune the model to four gold sets and measure what that adds (LLMTAGGER_GOLD).
+	$(BIN)/python benchmarks/tune.py shopify_store_freetags_en flipkart_cat_en wdc_pave_norm_en oa_mine_en
 
 format: install  ## Format the code and mend what the linter can.
 	$(BIN)/ruff format .
