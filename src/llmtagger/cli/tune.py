@@ -99,6 +99,7 @@ def _show_estimate(examples: Examples, estimate: Estimate) -> None:
 
 def _finish(index: Path, adapter: Adapter, wanted: bool) -> None:
     from llmtagger import adapters
+    from llmtagger.tuning.page import PAGE
 
     console = stderr()
     verdict = adapter.verdict
@@ -107,6 +108,7 @@ def _finish(index: Path, adapter: Adapter, wanted: bool) -> None:
         f"On {verdict.products} products held out: micro-F1 {verdict.f1:.3f} with the adapter, "
         f"{verdict.points} points to the same pipeline without the model."
     )
+    console.print(f"Losses and data card: {adapters.folder_of(index, adapter.name) / PAGE}")
     if not verdict.better:
         console.print("That is not distinguishable from no gain: not promoted.")
     elif wanted:

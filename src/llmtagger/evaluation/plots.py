@@ -111,6 +111,15 @@ def curves(lines: Sequence[Line], title: str, x_label: str, y_label: str) -> Mar
     return _svg(320, title, _axes(across, up, x_label, y_label), *drawn)
 
 
+def trends(lines: Sequence[Line], title: str, x_label: str, y_label: str) -> Markup:
+    """Curves from zero up to whatever their points reach."""
+    ends = [[0.0, *(point[axis] for line in lines for point in line.points)] for axis in (0, 1)]
+    (_, right), (_, top) = map(_span, ends)
+    across, up = Scale(0, right, 44, WIDTH - 12), Scale(0, top, 276, 26)
+    drawn = [_curve(line, across, up) for line in reversed(lines)]
+    return _svg(320, title, _axes(across, up, x_label, y_label), *drawn)
+
+
 def scatter(points: Sequence[Point], title: str, x_label: str, y_label: str) -> Markup:
     """Labelled points with intervals upwards; x starts at zero."""
     _, right = _span([0.0, *(point.x for point in points)])

@@ -70,7 +70,7 @@ def write_report(results: JSON, samples: Sequence[JSON], path: Path) -> None:
         "samples": [_sample(each) for each in worst(samples, _SHOWN_SAMPLES)],
         "config": list(flatten(results.get("config") or {})),
     }
-    _write("report.html.jinja", context, path)
+    write_page("report.html.jinja", context, path)
 
 
 def write_comparison(comparison: JSON, path: Path) -> None:
@@ -92,7 +92,7 @@ def write_comparison(comparison: JSON, path: Path) -> None:
         "runs": _settings_of_both(comparison),
         "costs": _both(comparison.get("cost")),
     }
-    _write("comparison.html.jinja", context, path)
+    write_page("comparison.html.jinja", context, path)
 
 
 def name_of(key: str) -> str:
@@ -156,8 +156,8 @@ def _signed(value: float, digits: int) -> str:
     return f"{value:+.{digits}f}".replace("-", "−")
 
 
-def _write(template: str, context: JSON, path: Path) -> None:
-    """Renders one page; halves of broken characters are written as question marks."""
+def write_page(template: str, context: JSON, path: Path) -> None:
+    """Renders one of this package's pages; broken characters become question marks."""
     page = _environment().get_template(template).render(context)
     path.write_text(page, encoding="utf-8", errors="replace")
 

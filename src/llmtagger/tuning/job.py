@@ -22,6 +22,7 @@ from llmtagger.hashing import sha256
 from llmtagger.recipe import Recipe
 from llmtagger.stages.prompting import TemplateFile, find_template, tuning_template
 from llmtagger.tuning.examples import Examples, Known, make_examples
+from llmtagger.tuning.page import write_tuning
 from llmtagger.tuning.training import Estimate, Report, Trainer
 
 if TYPE_CHECKING:
@@ -176,5 +177,7 @@ def judge(
     verdict = Verdict(products=rule.products, f1=asked.f1, added=rule.added)
     judged = adapter.model_copy(update={"verdict": verdict})
     adapters.write_adapter(job.index, judged)
-    learnt.calibration.write(adapters.folder_of(job.index, adapter.name))
+    folder = adapters.folder_of(job.index, adapter.name)
+    learnt.calibration.write(folder)
+    write_tuning(judged, folder)
     return judged
