@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +13,7 @@ from llmtagger.cli.console import stderr
 if TYPE_CHECKING:
     from llmtagger.adapters import Adapter
     from llmtagger.tuning.examples import Examples
-    from llmtagger.tuning.training import Estimate
+    from llmtagger.tuning.training import Estimate, Report
 
 _MIB = 1 << 20
 
@@ -40,6 +41,9 @@ def tune(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Count, and say what it would take; tune nothing.")
     ] = False,
+    events: Annotated[
+        Path | None, typer.Option(help="Also write the losses there, for TensorBoard.")
+    ] = None,
     config: Annotated[
         Path | None, typer.Option(help="Settings.  [default: llmtagger.toml if there]")
     ] = None,
@@ -54,6 +58,7 @@ def tune(
     from llmtagger.config import load_settings
     from llmtagger.recipe import Recipe
     from llmtagger.tuning import job as jobs
+    from llmtagger.tuning.events import EventLog
 
     console = stderr()
     job = jobs.TuneJob(
@@ -65,17 +70,21 @@ def tune(
         recipe=Recipe(epochs=epochs) if epochs else Recipe(),
         settings=load_settings(config),
     )
-    with StageReporter(console) as reporter:
-        prepared = jobs.prepare(job, reporter.stage)
-        reporter.stage("loading the model", 0, 0)
-        trainer = jobs.trainer(prepared)
-        reporter.stage("making one step", 0, 0)
-        estimate = trainer.estimate(prepared.examples.train)
-    _show_estimate(prepared.examples, estimate)
-    if dry_run:
-        return
-    with TrainingReporter(console) as training:
-        adapter = jobs.train(prepared, trainer, training.report)
+    with ExitStack() as stack:
+        watchers: list[Report] = []
+        if events is not None:
+            watchers.append(stack.enter_context(EventLog(events)).report)
+        with StageReporter(console) as reporter:
+            prepared = jobs.prepare(job, reporter.stage)
+            reporter.stage("loading the model", 0, 0)
+            trainer = jobs.trainer(prepared)
+            reporter.stage("making one step", 0, 0)
+            estimate = trainer.estimate(prepared.examples.train)
+        _show_estimate(prepared.examples, estimate)
+        if dry_run:
+            return
+        watchers.append(stack.enter_context(TrainingReporter(console)).report)
+        adapter = jobs.train(prepared, trainer, lambda at: [watch(at) for watch in watchers])
     del trainer  # its memory is needed by the server
     console.print(f"Wrote the adapter [bold]{adapter.name}[/] in {adapter.seconds:.0f} s.")
     with StageReporter(console) as reporter:

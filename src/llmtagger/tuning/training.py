@@ -77,7 +77,7 @@ class Estimate:
     memory: int
 
 
-Report = Callable[[Progress], None]
+Report = Callable[[Progress], object]
 
 
 class Trainer:
