@@ -382,13 +382,12 @@ def _instances(schema: Mapping[str, Any]) -> st.SearchStrategy[Any]:
             return st.lists(_instances(items), min_size=least, max_size=most)
         case {
             "type": "object",
-            "properties": properties,
-            "additionalProperties": False,
+            "propertyNames": {"enum": names},
+            "additionalProperties": value,
+            "maxProperties": most,
             **rest,
         } if not rest:
-            return st.fixed_dictionaries(
-                {}, optional={name: _instances(value) for name, value in properties.items()}
-            )
+            return st.dictionaries(st.sampled_from(names), _instances(value), max_size=most)
     raise AssertionError(f"the tests do not know the schema {schema}")
 
 

@@ -104,10 +104,13 @@ class SpanFormat:
             return None
         value = {"type": "string", "minLength": 1, "maxLength": _LONGEST_TAG}
         values = {"type": "array", "items": value, "minItems": 1, "maxItems": _VALUES}
+        # Named as `properties`, keys would have to come in the schema's order, not in the text's.
+        names = list(dict.fromkeys(shown for key in shortlist.keys if (shown := neutralise(key))))
         schema = {
             "type": "object",
-            "properties": {shown: values for key in shortlist.keys if (shown := neutralise(key))},
-            "additionalProperties": False,
+            "propertyNames": {"enum": names},
+            "additionalProperties": values,
+            "maxProperties": len(names),
         }
         return Constraint(schema, self._settings.max_tokens)
 

@@ -256,4 +256,5 @@ def _size(answer: list[str] | dict[str, list[str]]) -> int:
 
 
 def _json(answer: object) -> str:
-    return json.dumps(answer, ensure_ascii=False)
+    """As the server's grammar writes it: without a space."""
+    return json.dumps(answer, ensure_ascii=False, separators=(",", ":"))
