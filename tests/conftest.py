@@ -389,6 +389,9 @@ def tiny_model(folder: Path, words: Sequence[str], seed: int = 0) -> Path:
 @pytest.fixture(scope="session")
 def make_model() -> Callable[..., Path]:
     """`make_model(folder, words, seed=0)`: a model of two thin layers, for training."""
+    import torch
+
+    torch.set_num_threads(1)  # threads that wait for each other cost more than so small a model
     return tiny_model
 
 

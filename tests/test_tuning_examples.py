@@ -19,11 +19,12 @@ from llmtagger.backends.fakes import HashingEncoder
 from llmtagger.backends.index_folder import CatalogueIndex, open_index
 from llmtagger.backends.index_writer import build
 from llmtagger.catalog import read_catalog
-from llmtagger.config import Settings
+from llmtagger.config import AnswerSettings, Settings
 from llmtagger.datatypes import Candidate, Product, Shortlist, TagKind
 from llmtagger.errors import CatalogError
 from llmtagger.evaluation.learning import Labelled
 from llmtagger.pipeline import build_tagger
+from llmtagger.stages.parsing import answer_format
 from llmtagger.stages.prompting import TemplateFile, find_template
 from llmtagger.tuning.examples import (
     LEAST,
@@ -115,7 +116,7 @@ def test_span_reads_chinese(vocabulary: Vocabulary) -> None:
     text = right_answer(
         TagKind.SPAN, product, Shortlist((), (), keys=("颜色", "功能")), vocabulary, 9
     )
-    assert text == '{"功能": ["降噪"], "颜色": ["黑色"]}'
+    assert text == '{"功能":["降噪"],"颜色":["黑色"]}'
 
 
 def test_free_is_what_the_catalogue_writes(vocabulary: Vocabulary) -> None:
@@ -372,3 +373,40 @@ def test_spans_are_offered_as_they_are(tmp_path: Path) -> None:
     assert first.counts()["tags"] > 25
     brand = re.compile(r'\{"brand":\["[^"]+"\]\}|\{\}')
     assert all(brand.fullmatch(e.answer) for e in first.train)
+
+
+MANY = Product(
+    "m",
+    "Red, blue, green, black and white mug",
+    tags=(*(f"Color={c}" for c in ("red", "blue", "green", "black", "white")), "Kind=mug"),
+)
+LONG = replace(WALLET, tags=("x" * 300, "钱包", 'the "slim" one'))
+
+
+@pytest.mark.parametrize(
+    ("kind", "product", "offered", "least"),
+    [
+        (TagKind.CLOSED, HEADPHONES, ("降噪", "wallet", "mug", "waterproof"), 3),
+        (TagKind.CLOSED, WALLET, ("mug",), 0),
+        (TagKind.SPAN, MANY, (), 4),
+        (TagKind.SPAN, WALLET, (), 1),
+        (TagKind.FREE, LONG, (), 1),
+    ],
+)
+def test_the_grammar_admits_what_is_learnt(
+    vocabulary: Vocabulary, kind: TagKind, product: Product, offered: tuple[str, ...], least: int
+) -> None:
+    """Compiled as the server does it: what it refuses can be learnt and never be said."""
+    xgrammar = pytest.importorskip("xgrammar")
+    from xgrammar.testing import _is_grammar_accept_string
+
+    shortlist = offer(vocabulary, *offered, keys=("Kind", "Color"))
+    text = right_answer(kind, product, shortlist, vocabulary, 10)
+    constraint = answer_format(kind, vocabulary, AnswerSettings()).constraint(product, shortlist)
+    assert constraint is not None
+    grammar = xgrammar.Grammar.from_json_schema(
+        json.dumps(constraint.schema), any_whitespace=False, separators=(",", ":")
+    )
+    assert _is_grammar_accept_string(grammar, text)
+    said = json.loads(text)
+    assert (sum(map(len, said.values())) if isinstance(said, dict) else len(said)) == least

@@ -29,8 +29,8 @@ from llmtagger.protocols import AnswerFormat
 from llmtagger.vocabulary import Vocabulary
 from llmtagger.wording import neutralise, offered_labels
 
-_LONGEST_TAG = 60  # characters of a free tag or a value
-_VALUES = 3  # values of one key
+LONGEST_TAG = 60  # characters of a free tag or a value
+MOST_VALUES = 3  # values of one key
 _OPENINGS = 8  # brackets in the words around an answer that are tried
 _TOKENS_A_CHARACTER = 3  # at worst, for a byte-level tokenizer on Chinese
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"(\s*:)?')
@@ -102,8 +102,8 @@ class SpanFormat:
     def constraint(self, product: Product, shortlist: Shortlist) -> Constraint | None:
         if not shortlist.keys:
             return None
-        value = {"type": "string", "minLength": 1, "maxLength": _LONGEST_TAG}
-        values = {"type": "array", "items": value, "minItems": 1, "maxItems": _VALUES}
+        value = {"type": "string", "minLength": 1, "maxLength": LONGEST_TAG}
+        values = {"type": "array", "items": value, "minItems": 1, "maxItems": MOST_VALUES}
         # Named as `properties`, keys would have to come in the schema's order, not in the text's.
         names = list(dict.fromkeys(shown for key in shortlist.keys if (shown := neutralise(key))))
         schema = {
@@ -132,12 +132,12 @@ class SpanFormat:
             if not spans:
                 return Rejection(text, Reason.NOT_IN_TEXT)
             value = neutralise(spans[0].text)
-            if not value or len(value) > _LONGEST_TAG:
+            if not value or len(value) > LONGEST_TAG:
                 return Rejection(text, Reason.MALFORMED)
             name = f"{key}={value}"
             return Proposal(Tag(name, name, key=key, kind=TagKind.SPAN), spans, said.logprob)
 
-        return _read(completion, dict, read, self._settings.max_tags * _VALUES)
+        return _read(completion, dict, read, self._settings.max_tags * MOST_VALUES)
 
 
 class FreeFormat:
@@ -148,7 +148,7 @@ class FreeFormat:
         self._settings = settings
 
     def constraint(self, product: Product, shortlist: Shortlist) -> Constraint:
-        items = {"type": "string", "minLength": 1, "maxLength": _LONGEST_TAG}
+        items = {"type": "string", "minLength": 1, "maxLength": LONGEST_TAG}
         schema = {"type": "array", "items": items, "maxItems": self._settings.max_tags}
         return Constraint(schema, self._settings.max_tokens)
 
@@ -157,7 +157,7 @@ class FreeFormat:
 
         def read(said: _Said) -> Proposal | Rejection:
             name = neutralise(said.text).strip(" .,;:，。；、#\"'")
-            if not loosen(name) or len(name) > _LONGEST_TAG:
+            if not loosen(name) or len(name) > LONGEST_TAG:
                 return Rejection(said.text, Reason.MALFORMED)
             known = self._vocabulary.resolve(name)
             if known is not None and known.retired:

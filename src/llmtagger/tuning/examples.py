@@ -19,6 +19,7 @@ from llmtagger.errors import CatalogError, ConfigError
 from llmtagger.evaluation import splitting
 from llmtagger.evaluation.learning import Labelled
 from llmtagger.normalise import FoldedText, loosen
+from llmtagger.stages.parsing import LONGEST_TAG, MOST_VALUES
 from llmtagger.stages.prompting import PromptRenderer, TemplateFile, grouped
 from llmtagger.stages.retrieval import CatalogueRetriever
 from llmtagger.vocabulary import Vocabulary, split_key
@@ -234,8 +235,15 @@ def right_answer(
         return _json([label for label, tag in labels.items() if tag.id in right][:most])
     if kind is TagKind.FREE:
         names = dict.fromkeys(neutralise(name) for name in product.tags or ())
-        return _json([name for name in names if name][:most])
-    return _json(grouped(_in_text_order(product), shortlist.keys))
+        return _json([name for name in names if _admitted(name)][:most])
+    values = grouped(_in_text_order(product), shortlist.keys)
+    admitted = {key: [v for v in each if _admitted(v)] for key, each in values.items()}
+    return _json({key: each[:MOST_VALUES] for key, each in admitted.items() if each})
+
+
+def _admitted(text: str) -> bool:
+    """Whether the grammar lets the model say it: xgrammar has no escapes in bounded strings."""
+    return 0 < len(text) <= LONGEST_TAG and not {'"', "\\"} & set(text)
 
 
 def _in_text_order(product: Product) -> list[str]:
