@@ -71,7 +71,7 @@ def tuned(simulation: Simulation, limit: int, recipe: Recipe) -> Floats:
     adapter = jobs.train(prepared, trainer, quiet)
     del trainer
     gc.collect()
-    adapter = jobs.judge(prepared, adapter, cache, quiet, quiet)
+    adapter = jobs.judge(simulation.index, adapter, SETTINGS, cache, quiet, quiet)
     calibration = read_calibration(adapters.folder_of(simulation.index, adapter.name))
     assert calibration is not None
     assert calibration.asked is not None

@@ -97,7 +97,7 @@ def tuned(
             found = [jobs.train(prepared, trainer, step)]
             del trainer
             gc.collect()
-        found = [jobs.judge(prepared, found[-1], cache_dir() / "evaluation", show, wait)]
+        found = [jobs.judge(index, found[-1], job.settings, cache_dir() / "evaluation", show, wait)]
     adapter = found[-1]
     verdict = adapter.verdict
     assert verdict is not None

@@ -322,7 +322,12 @@ def test_an_adapter_fits_its_model_prompt_and_vocabulary(put: Put) -> None:
     assert "tune --continue" in warning
     with pytest.raises(TuningError, match=r"made for small .hub:a/small@1., not for") as refused:
         adapters.check_fits(adapter, "hub:a/small@2", *same[1:])
-    assert "--model small" in refused.value.hint
+    assert "auto" in refused.value.hint
     with pytest.raises(TuningError, match=r"tuned to the prompt .*abc, not to .*x$") as no:
         adapters.check_fits(adapter, same[0], "tag.v1@x", "v1")
-    assert "--adapter none" in no.value.hint
+    assert "no adapter" in no.value.hint
+
+
+def test_without_an_index_there_is_no_list(tmp_path: Path) -> None:
+    with pytest.raises(TuningError, match="there is no index"):
+        adapters.list_adapters(tmp_path / "nowhere")

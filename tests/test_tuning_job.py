@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 from safetensors.torch import load_file
 
 from llmtagger import adapters
@@ -70,6 +71,10 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "index"
 
 
+def nothing(*heard: object) -> None:
+    """Hears of progress."""
+
+
 @dataclass
 class Source:
     """A model that is there at once, and answers each prompt from a table; without one, nothing."""
@@ -122,7 +127,9 @@ def tune(job: TuneJob, cache: Path, *, knows: bool = True) -> Done:
     source = Source(right if knows else {})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("llmtagger.evaluation.answers.model_source", source.of)
-        judged = jobs.judge(prepared, adapter, cache, lambda *_: None, lambda *_: None)
+        judged = jobs.judge(
+            prepared.job.index, adapter, prepared.job.settings, cache, nothing, nothing
+        )
     return Done(job.index, prepared, adapter, judged, source)
 
 
@@ -280,8 +287,9 @@ def test_going_on_keeps_what_was_held_out_and_replays(
     add(tuned, some(FIRST, ALL, tmp_path))
     new = labelled(tuned) - before
     assert len(new) == ALL - FIRST
-    job = TuneJob(tuned, str(base), recipe=RECIPE, parent=done.judged.name)
+    job = TuneJob(tuned, recipe=RECIPE.model_copy(update={"rank": 2}), parent=done.judged.name)
     prepared = prepare(job)
+    assert (prepared.source, prepared.recipe) == (str(base), RECIPE)  # the parent's form
     start = jobs.trainer(prepared)
     parent = adapters.folder_of(tuned, done.judged.name)
     weights: dict[str, Any] = load_file(parent / adapters.WEIGHTS)
@@ -329,3 +337,23 @@ def test_going_on_teaches_a_vocabulary_that_has_grown(
     assert open_index(tuned).manifest.vocabulary != done.judged.vocabulary
     prepared = prepare(TuneJob(tuned, str(base), recipe=RECIPE, parent=done.judged.name))
     assert any(example.product.startswith("new") for example in prepared.examples.train)
+
+
+def test_one_tuning_at_a_time(index: Path, base: Path) -> None:
+    prepared = prepare(TuneJob(index, str(base), recipe=RECIPE))
+    trainer = jobs.trainer(prepared)
+    folder = index / adapters.FOLDER
+    with FileLock(folder / ".unfinished.lock"), pytest.raises(TuningError, match="another tuning"):
+        jobs.train(prepared, trainer, nothing)
+    assert jobs.train(prepared, trainer, nothing).verdict is None
+
+
+def test_judged_again_an_adapter_keeps_its_verdict(
+    done: Done, tuned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llmtagger.evaluation.answers.model_source", done.source.of)
+    again = jobs.judge(tuned, done.trained, Settings(), tmp_path, nothing, nothing)
+    assert again.verdict == done.judged.verdict
+    gone = done.trained.model_copy(update={"held_out": ("gone",)})
+    with pytest.raises(TuningError, match="any more"):
+        jobs.judge(tuned, gone, Settings(), tmp_path, nothing, nothing)

@@ -123,7 +123,9 @@ def new_name(index: Path) -> str:
 
 
 def list_adapters(index: Path) -> list[Adapter]:
-    """All finished adapters, oldest first."""
+    """All finished adapters, oldest first; `TuningError` where there is no such folder."""
+    if not index.is_dir():
+        raise TuningError(f"there is no index {index}", hint="llmtagger index build makes one")
     records = sorted((index / FOLDER).glob(f"*/{RECORD}"))
     found = [read_adapter(index, path.parent.name) for path in records]
     return sorted(found, key=lambda adapter: (adapter.created, adapter.name))
@@ -211,13 +213,13 @@ def check_fits(
         raise TuningError(
             f"the adapter {adapter.name} was made for {adapter.base} "
             f"({adapter.base_fingerprint}), not for this model ({base_fingerprint})",
-            hint=f"use --model {adapter.base}, or --adapter none",
+            hint=f"name the model it was made for, {adapter.source}, or use no adapter",
         )
     if adapter.template != template:
         raise TuningError(
             f"the adapter {adapter.name} was tuned to the prompt {adapter.template}, not to "
             f"{template}",
-            hint="use that prompt, or --adapter none, or tune anew: llmtagger tune",
+            hint="use that prompt, or no adapter, or tune anew: llmtagger tune",
         )
     if adapter.vocabulary != vocabulary:
         return [

@@ -64,6 +64,31 @@ def show(name: _Name, index: _Index) -> None:
 
 
 @app.command()
+def judge(
+    name: _Name,
+    index: _Index,
+    config: Annotated[
+        Path | None, typer.Option(help="Settings.  [default: llmtagger.toml if there]")
+    ] = None,
+) -> None:
+    """Judge an adapter anew: after products were added, or where a tuning was killed at its end."""
+    from llmtagger import adapters
+    from llmtagger.backends.folders import cache_dir
+    from llmtagger.cli.progress import StageReporter
+    from llmtagger.cli.tune import show_verdict
+    from llmtagger.config import load_settings
+    from llmtagger.tuning.job import judge as judged
+
+    adapter = adapters.read_adapter(index, name)
+    cache = cache_dir() / "evaluation"
+    with StageReporter(stderr()) as reporter:
+        adapter = judged(
+            index, adapter, load_settings(config), cache, reporter.stage, reporter.waiting
+        )
+    show_verdict(index, adapter)
+
+
+@app.command()
 def promote(name: _Name, index: _Index) -> None:
     """Make an adapter live, if it was found to be better than the pipeline without it."""
     from llmtagger import adapters

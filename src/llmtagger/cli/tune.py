@@ -88,10 +88,11 @@ def tune(
     del trainer  # its memory is needed by the server
     console.print(f"Wrote the adapter [bold]{adapter.name}[/] in {adapter.seconds:.0f} s.")
     with StageReporter(console) as reporter:
-        adapter = jobs.judge(
-            prepared, adapter, cache_dir() / "evaluation", reporter.stage, reporter.waiting
-        )
-    _finish(index, adapter, promote)
+        cache = cache_dir() / "evaluation"
+        adapter = jobs.judge(index, adapter, job.settings, cache, reporter.stage, reporter.waiting)
+    if promote and adapter.verdict and adapter.verdict.better:
+        adapters.promote(index, adapter.name)
+    show_verdict(index, adapter)
 
 
 def _show_estimate(examples: Examples, estimate: Estimate) -> None:
@@ -106,7 +107,8 @@ def _show_estimate(examples: Examples, estimate: Estimate) -> None:
     )
 
 
-def _finish(index: Path, adapter: Adapter, wanted: bool) -> None:
+def show_verdict(index: Path, adapter: Adapter) -> None:
+    """Say whether an adapter is worth using, and how."""
     from llmtagger import adapters
     from llmtagger.tuning.page import PAGE
 
@@ -118,10 +120,9 @@ def _finish(index: Path, adapter: Adapter, wanted: bool) -> None:
         f"{verdict.points} points to the same pipeline without the model."
     )
     console.print(f"Losses and data card: {adapters.folder_of(index, adapter.name) / PAGE}")
-    if not verdict.better:
-        console.print("That is not distinguishable from no gain: not promoted.")
-    elif wanted:
-        adapters.promote(index, adapter.name)
-        console.print(f"{adapter.name} is live: `llmtagger tag` uses it from now on.")
+    if adapters.promotions(index).live == adapter.name:
+        console.print(f"{adapter.name} is live: `llmtagger tag` uses it.")
+    elif verdict.better:
+        console.print(f"To use it: llmtagger adapter promote {adapter.name} -i {index}")
     else:
-        console.print(f"Use it: llmtagger adapter promote {adapter.name} -i {index}")
+        console.print("That is not distinguishable from no gain: it cannot be promoted.")

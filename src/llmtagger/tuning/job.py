@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib.metadata
 import shutil
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from filelock import FileLock, Timeout
 
 from llmtagger import adapters
 from llmtagger.adapters import Adapter, Verdict
@@ -50,12 +52,19 @@ class TuneJob:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A job with everything opened: the examples made, the base model found."""
+    """A job with everything opened: the examples made, the base model found.
+
+    `source` and `prompt` are what base and prompt are asked for by, `recipe` how it is tuned: those
+    of the parent, where there is one and the job does not say otherwise.
+    """
 
     job: TuneJob
     opened: CatalogueIndex
-    template: TemplateFile
+    source: str
     base: Model
+    prompt: str
+    template: TemplateFile
+    recipe: Recipe
     examples: Examples
 
 
@@ -67,18 +76,21 @@ def prepare(job: TuneJob, progress: Progress) -> Prepared:
 
     progress("opening the index", 0, 0)
     opened = known_index(open_index(job.index))
-    template = find_template(job.prompt or tuning_template(opened.vocabulary.kind))
-    base = resolve_model(job.base)
+    parent = adapters.read_adapter(job.index, job.parent) if job.parent else None
+    source = parent.source if parent and job.base == "auto" else job.base
+    prompt = job.prompt or (parent.prompt if parent else tuning_template(opened.vocabulary.kind))
+    template, base = find_template(prompt), resolve_model(source)
     if base.folder is None:
         raise TuningError(
             f"{base.name} is served elsewhere and cannot be tuned here",
             hint="name a folder or a Hugging Face id with --base",
         )
-    known = Known()
-    if job.parent is not None:
-        parent = adapters.read_adapter(job.index, job.parent)
+    known, recipe = Known(), job.recipe
+    if parent is not None:
         adapters.check_fits(parent, base.fingerprint, template.identity, parent.vocabulary)
         known = Known(frozenset(parent.learnt), frozenset(parent.held_out))
+        form = {"rank": parent.recipe.rank, "alpha": parent.recipe.alpha}
+        recipe = recipe.model_copy(update=form)
     examples = make_examples(
         opened,
         template,
@@ -88,7 +100,7 @@ def prepare(job: TuneJob, progress: Progress) -> Prepared:
         seed=job.recipe.seed,
         progress=progress,
     )
-    return Prepared(job, opened, template, base, examples)
+    return Prepared(job, opened, source, base, prompt, template, recipe, examples)
 
 
 def trainer(prepared: Prepared) -> Trainer:
@@ -98,7 +110,7 @@ def trainer(prepared: Prepared) -> Trainer:
     folder = job.index / adapters.FOLDER / _UNFINISHED
     folder.mkdir(parents=True, exist_ok=True)
     parent = adapters.folder_of(job.index, job.parent) if job.parent else None
-    return Trainer(base.folder, folder, job.recipe, parent=parent)
+    return Trainer(base.folder, folder, prepared.recipe, parent=parent)
 
 
 def estimate(prepared: Prepared) -> Estimate:
@@ -109,22 +121,23 @@ def estimate(prepared: Prepared) -> Estimate:
 def train(prepared: Prepared, trainer: Trainer, report: Report) -> Adapter:
     """Train and write the adapter with its record; it has no verdict yet."""
     job, examples = prepared.job, prepared.examples
-    losses, seconds = trainer.train(examples.train, examples.watch, report)
     unfinished = job.index / adapters.FOLDER / _UNFINISHED
+    with _alone(unfinished):
+        losses, seconds = trainer.train(examples.train, examples.watch, report)
     known = set(adapters.read_adapter(job.index, job.parent).learnt) if job.parent else set()
     name = adapters.new_name(job.index)
     adapter = Adapter(
         name=name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        source=job.base,
+        source=prepared.source,
         base=prepared.base.name,
         base_fingerprint=prepared.base.fingerprint,
-        prompt=job.prompt or prepared.template.name,
+        prompt=prepared.prompt,
         template=prepared.template.identity,
         vocabulary=prepared.opened.manifest.vocabulary,
         index=prepared.opened.fingerprint,
         settings=job.settings.fingerprint,
-        recipe=job.recipe,
+        recipe=prepared.recipe,
         versions={package: importlib.metadata.version(package) for package in _PACKAGES},
         counts=examples.counts(),
         learnt=tuple(sorted(known | {example.product for example in examples.train})),
@@ -141,43 +154,62 @@ def train(prepared: Prepared, trainer: Trainer, report: Report) -> Adapter:
     return adapter
 
 
+@contextmanager
+def _alone(unfinished: Path) -> Iterator[None]:
+    """Keeps a second tuning of the same index out of the folder that the first one writes."""
+    lock = FileLock(f"{unfinished}.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise TuningError(
+            f"another tuning writes {unfinished}", hint="wait until it has ended, then try again"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def judge(
-    prepared: Prepared, adapter: Adapter, cache: Path, progress: Progress, waiting: Waiting
+    index: Path,
+    adapter: Adapter,
+    settings: Settings,
+    cache: Path,
+    progress: Progress,
+    waiting: Waiting,
 ) -> Adapter:
     """The verdict: the pipeline without and with the adapter, on products held out.
 
-    The weight of its answers is fitted by cross-validation on these same products, which training
-    never saw; the calibration is kept beside the adapter and used where it is.
+    The weight of its answers is fitted by cross-validation on these same products, which it was not
+    trained on; the calibration is kept beside the adapter and used where it is.
     """
-    job = prepared.job
-    with ExitStack() as stack:
-        answers = stack.enter_context(
-            kept_answers(
-                job.base,
-                (),
-                job.settings.engine,
-                cache,
-                waiting,
-                tuned=adapters.served(job.index, adapter),
-            )
-        )
+    from llmtagger.backends.index_folder import open_index
+    from llmtagger.evaluation.remembering import known_index
+
+    opened = known_index(open_index(index))
+    held_out = frozenset(adapter.held_out)
+    tuned = adapters.served(index, adapter)
+    with kept_answers(adapter.source, (), settings.engine, cache, waiting, tuned) as answers:
         learnt = calibrate(
-            prepared.opened,
-            prepared.template,
-            job.settings,
+            opened,
+            find_template(adapter.prompt),
+            settings,
             answers,
-            ask=len(adapter.held_out),
-            ask_only=frozenset(adapter.held_out),
-            seed=job.recipe.seed,
+            ask=len(held_out),
+            ask_only=held_out,
+            seed=adapter.recipe.seed,
             progress=progress,
         )
     rule, asked = learnt.calibration.ask, learnt.calibration.asked
-    assert rule is not None
-    assert asked is not None
+    if rule is None or asked is None:
+        raise TuningError(
+            f"no product that {adapter.name} was held from is in {index} any more",
+            hint="tune anew: llmtagger tune",
+        )
     verdict = Verdict(products=rule.products, f1=asked.f1, added=rule.added)
     judged = adapter.model_copy(update={"verdict": verdict})
-    adapters.write_adapter(job.index, judged)
-    folder = adapters.folder_of(job.index, adapter.name)
+    adapters.write_adapter(index, judged)
+    folder = adapters.folder_of(index, adapter.name)
     learnt.calibration.write(folder)
     write_tuning(judged, folder)
     return judged

@@ -169,6 +169,11 @@ class Trainer:
             for group in optimizer.param_groups:
                 group["lr"] = recipe.rate * schedule(run.step / run.steps, recipe.warmup)
             loss = self._backward(batch)
+            if not math.isfinite(loss):
+                raise TuningError(
+                    f"the loss is {loss} at step {run.step + 1}: training has gone astray",
+                    hint="check the base model; a bfloat16 device may need another one",
+                )
             self._torch.nn.utils.clip_grad_norm_(self._learnt.values(), 1.0)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
