@@ -170,6 +170,21 @@ def test_an_audit_finds_what_was_put_in(tmp_path: Path) -> None:
     assert 0 <= wrong.probability <= 0.2
 
 
+def test_an_audit_finds_what_nothing_brought_up(tmp_path: Path) -> None:
+    """With two candidates a product, a third label is never scored, however usual it is."""
+    products = catalogue(60)
+    products[31] = replace(products[31], tags=("backpack", "waterproof", "ceramic"))
+    products[32] = replace(products[32], tags=("mug", "ceramic", "one of a kind"))
+    few = SETTINGS.model_copy(
+        update={"retrieval": SETTINGS.retrieval.model_copy(update={"candidates": 2})}
+    )
+    index = opened(products, tmp_path / "index")
+    found = audit(index, TEMPLATE, few, lambda *_: None)
+    assert [(each.product.id, each.tag, each.probability, each.fault) for each in found] == [
+        ("p31", "ceramic", 0.0, "unlikely")
+    ]
+
+
 def test_the_surest_faults_come_first(tmp_path: Path) -> None:
     products = catalogue(90)
     for at in range(0, 12, 3):

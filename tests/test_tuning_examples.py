@@ -322,7 +322,8 @@ def test_variants_of_known_products_are_not_held_out(make: Make, labelled: Label
     """Of each family one is known; the model would be judged on what it has as good as seen."""
     sizes = Counter(labelled.groups)
     seen: set[int] = set()
-    learnt, variants = set(), set()
+    learnt: set[str] = set()
+    variants: set[str] = set()
     for product, group in zip(labelled.products, labelled.groups, strict=True):
         if sizes[group] > 1:
             (variants if group in seen else learnt).add(product.id)

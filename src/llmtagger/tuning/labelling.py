@@ -12,18 +12,20 @@ from llmtagger.calibration import Calibration
 from llmtagger.config import Settings
 from llmtagger.datatypes import Product, TaggedProduct
 from llmtagger.evaluation import fitting
-from llmtagger.evaluation.learning import Progress, calibrate
+from llmtagger.evaluation.learning import Learnt, Progress, calibrate
 from llmtagger.evaluation.metrics import Floats
 from llmtagger.pipeline import build_tagger
 from llmtagger.protocols import Vectors
 from llmtagger.scorers import learned_scorer
 from llmtagger.stages.prompting import TemplateFile
 from llmtagger.stages.scoring import WeightedScorer
+from llmtagger.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from llmtagger.backends.index_folder import CatalogueIndex
 
 _SHOWN = 5  # tags that a suggestion names
+_OTHERS = 2  # groups that make a tag usual enough for a candidate
 _SURE = 0.8  # probability from which on a missing tag is reported, and 1 - p of a carried one
 
 
@@ -101,7 +103,8 @@ def audit(
     """Labels that the rest of the catalogue contradicts, the surest first.
 
     Every product is scored by what was learnt without its group. A tag that it carries is
-    `unlikely` where the score is low; one that it lacks is `missing` where it is high.
+    `unlikely` where the score is low; one that it lacks is `missing` where it is high. A carried
+    tag that nothing brought up, though `_OTHERS` other groups have it, is the least likely of all.
     """
     learnt = calibrate(index, template, settings, None, ask=0, progress=progress)
     table = fitting.table_of(learnt.results, learnt.judge, learnt.groups)
@@ -119,7 +122,26 @@ def audit(
                     "unlikely" if table.right[row] else "missing",
                 )
             )
-    return sorted(found, key=_sureness)
+    return sorted(found + _unexpected(learnt, table, index.vocabulary), key=_sureness)
+
+
+def _unexpected(learnt: Learnt, table: fitting.Table, vocabulary: Vocabulary) -> list[Doubt]:
+    """Carried tags that were not even candidates, though several other groups carry them."""
+    rows = set(zip(table.product.tolist(), table.tags, strict=True))
+    carried = [
+        {tag.id: tag.name for name in product.tags or () if (tag := vocabulary.resolve(name))}
+        for product in learnt.products
+    ]
+    groups: dict[str, set[int]] = {}
+    for group, tags in zip(learnt.groups, carried, strict=True):
+        for id in tags:
+            groups.setdefault(id, set()).add(group)
+    return [
+        Doubt(product, name, 0.0, "unlikely")
+        for at, (product, tags) in enumerate(zip(learnt.products, carried, strict=True))
+        for id, name in tags.items()
+        if (at, id) not in rows and len(groups[id]) > _OTHERS
+    ]
 
 
 def _sureness(doubt: Doubt) -> tuple[float, str, str]:
