@@ -43,7 +43,7 @@ def plain(trainer: Trainer) -> Callable[[Sequence[Tokens]], float]:
             labels[row, length - each.answer : length] = ids[row, length - each.answer : length]
         loss = model(input_ids=ids, attention_mask=mask, labels=labels).loss
         loss.backward()
-        return float(loss)
+        return float(loss.detach())
 
     return step
 
