@@ -52,7 +52,10 @@ HTTPServer(("127.0.0.1", port), Health).serve_forever()
 
 # A llmtagger that serves, says so, and waits for its end.
 PARENT = """
-import os, sys, time
+import os, signal, sys, time
+# What runs the tests may ignore these (a background job, nohup), and children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 from llmtagger.backends import vllm_process
 from llmtagger.backends.models import Model
 from llmtagger.backends.vllm_command import Plan
