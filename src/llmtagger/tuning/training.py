@@ -391,7 +391,10 @@ def _load(base: Path, device: str) -> Any:
     """The base model in float32, which AdamW needs; autocast makes steps cheaper where it can."""
     import torch
     from transformers import AutoModelForCausalLM
+    from transformers.utils.logging import disable_progress_bar
 
+    # It would write across our own.
+    disable_progress_bar()  # type: ignore[no-untyped-call]
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=dtype, use_safetensors=True)
     return model.to(device)
