@@ -22,6 +22,7 @@ from pathlib import Path
 from llmtagger.adapters import FOLDER
 from llmtagger.calibration import FILE, PART
 from llmtagger.errors import IndexDamaged, IndexFolderError, IndexMissing
+from llmtagger.locking import sole
 
 _CURRENT, _SNAPSHOTS, _LOCK = "CURRENT", "snapshots", ".lock"
 _NEW_CURRENT, _TEMPORARY = "CURRENT.new", ".tmp-"
@@ -48,20 +49,12 @@ def current_snapshot(directory: Path) -> Path:
 @contextmanager
 def writing(directory: Path) -> Iterator[None]:
     """Be the only writer of an index folder, which is made if need be."""
-    from filelock import FileLock, Timeout
-
     _claim(directory)
-    lock = FileLock(directory / _LOCK, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise IndexFolderError(
-            f"another process is writing to {directory}", hint="wait until it has finished"
-        ) from error
-    try:
+    busy = IndexFolderError(
+        f"another process is writing to {directory}", hint="wait until it has finished"
+    )
+    with sole(directory / _LOCK, busy):
         yield
-    finally:
-        lock.release()
 
 
 def _claim(directory: Path) -> None:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import importlib.metadata
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from filelock import FileLock, Timeout
 
 from llmtagger import adapters
 from llmtagger.adapters import Adapter, Verdict
@@ -21,11 +18,12 @@ from llmtagger.errors import TuningError
 from llmtagger.evaluation.answers import kept_answers
 from llmtagger.evaluation.learning import calibrate
 from llmtagger.hashing import sha256
+from llmtagger.locking import sole
 from llmtagger.recipe import Recipe
 from llmtagger.stages.prompting import TemplateFile, find_template, tuning_template
 from llmtagger.tuning.examples import Examples, Known, make_examples
 from llmtagger.tuning.page import write_tuning
-from llmtagger.tuning.training import Estimate, Report, Trainer
+from llmtagger.tuning.training import Report, Trainer
 
 if TYPE_CHECKING:
     from llmtagger.backends.index_folder import CatalogueIndex
@@ -108,22 +106,24 @@ def trainer(prepared: Prepared) -> Trainer:
     job, base = prepared.job, prepared.base
     assert base.folder is not None
     folder = job.index / adapters.FOLDER / _UNFINISHED
-    folder.mkdir(parents=True, exist_ok=True)
     parent = adapters.folder_of(job.index, job.parent) if job.parent else None
     return Trainer(base.folder, folder, prepared.recipe, parent=parent)
 
 
-def estimate(prepared: Prepared) -> Estimate:
-    """What the training will take, from one step."""
-    return trainer(prepared).estimate(prepared.examples.train)
-
-
 def train(prepared: Prepared, trainer: Trainer, report: Report) -> Adapter:
     """Train and write the adapter with its record; it has no verdict yet."""
+    unfinished = prepared.job.index / adapters.FOLDER / _UNFINISHED
+    unfinished.mkdir(parents=True, exist_ok=True)
+    busy = TuningError(
+        f"another tuning writes {unfinished}", hint="wait until it has ended, then try again"
+    )
+    with sole(Path(f"{unfinished}.lock"), busy):
+        return _train(prepared, trainer, unfinished, report)
+
+
+def _train(prepared: Prepared, trainer: Trainer, unfinished: Path, report: Report) -> Adapter:
     job, examples = prepared.job, prepared.examples
-    unfinished = job.index / adapters.FOLDER / _UNFINISHED
-    with _alone(unfinished):
-        losses, seconds = trainer.train(examples.train, examples.watch, report)
+    losses, seconds = trainer.train(examples.train, examples.watch, report)
     known = set(adapters.read_adapter(job.index, job.parent).learnt) if job.parent else set()
     name = adapters.new_name(job.index)
     adapter = Adapter(
@@ -152,22 +152,6 @@ def train(prepared: Prepared, trainer: Trainer, report: Report) -> Adapter:
     unfinished.rename(folder)
     adapters.write_adapter(job.index, adapter)
     return adapter
-
-
-@contextmanager
-def _alone(unfinished: Path) -> Iterator[None]:
-    """Keeps a second tuning of the same index out of the folder that the first one writes."""
-    lock = FileLock(f"{unfinished}.lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise TuningError(
-            f"another tuning writes {unfinished}", hint="wait until it has ended, then try again"
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def judge(
