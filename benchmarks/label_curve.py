@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from simulation import ROOT, SETTINGS, Simulation
+from simulation import ROOT, SETTINGS, Simulation, points
 
 from llmtagger.evaluation import metrics
 from llmtagger.evaluation.metrics import Floats
@@ -82,10 +82,9 @@ def table() -> str:
     for path in sorted(RESULTS.glob("*.json")):
         found = json.loads(path.read_text("utf-8"))
         for row in found["budgets"]:
-            value, low, high = (100 * row["difference"][key] for key in ("value", "low", "high"))
             one, other = (f"{row[key]['value']:.3f}" for key in ("suggested", "random"))
-            points = f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
-            lines.append(f"| {found['set']} | {row['labels']} | {one} | {other} | {points} |")
+            cells = (found["set"], str(row["labels"]), one, other, points(row["difference"]))
+            lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

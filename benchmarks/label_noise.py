@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from simulation import ROOT, SETTINGS, Simulation
+from simulation import ROOT, SETTINGS, Simulation, points
 
 from llmtagger import adapters
 from llmtagger.backends.folders import cache_dir
@@ -141,11 +141,6 @@ def table() -> str:
             cells += [listed, f"{row['wrong'] / row['labels']:.0%}"]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def points(figure: dict[str, float]) -> str:
-    value, low, high = (100 * figure[key] for key in ("value", "low", "high"))
-    return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from llmtagger.backends import index_writer
@@ -78,3 +79,9 @@ class Simulation:
         )
         kept = metrics.keep(as_scores(results, judge), cut)
         return metrics.counts(kept, gold_of(self.test, judge))
+
+
+def points(figure: Mapping[str, float]) -> str:
+    """A difference of F1 with its interval, in points."""
+    value, low, high = (100 * figure[key] for key in ("value", "low", "high"))
+    return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"

@@ -22,6 +22,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from simulation import points
+
 from llmtagger import adapters
 from llmtagger.adapters import Adapter
 from llmtagger.backends.folders import cache_dir
@@ -203,7 +205,7 @@ def table() -> str:
     ]
     for path in sorted(RESULTS.glob("*.json")):
         each = json.loads(path.read_text("utf-8"))
-        f1, added = each["f1"], {k: 100 * v for k, v in each["added"].items()}
+        f1 = each["f1"]
         published = each["extractgpt"]
         cells = (
             each["set"],
@@ -213,7 +215,7 @@ def table() -> str:
             str(each["products"]),
             f"{f1['without']['value']:.3f}",
             f"{f1['tuned']['value']:.3f}",
-            f"{added['value']:+.1f} [{added['low']:+.1f}, {added['high']:+.1f}]",
+            points(each["added"]),
             f"{f1['alone']['value']:.3f}",
             f"{published['without']['f1']:.3f}, {published['tuned']['f1']:.3f}"
             if published
