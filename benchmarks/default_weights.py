@@ -26,7 +26,7 @@ from llmtagger.evaluation.gold import GoldSet, load_gold
 from llmtagger.evaluation.judging import Judge
 from llmtagger.evaluation.remembering import RememberingEncoder
 from llmtagger.pipeline import build_tagger
-from llmtagger.stages.prompting import default_template, find_template
+from llmtagger.templates import default_template, find_template
 from llmtagger.vocabulary import Vocabulary
 
 SETS = (

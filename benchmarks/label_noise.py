@@ -34,7 +34,7 @@ from llmtagger.evaluation.metrics import Floats
 from llmtagger.pipeline import build_tagger
 from llmtagger.recipe import Recipe
 from llmtagger.scorers import learned_scorer
-from llmtagger.stages.prompting import find_template
+from llmtagger.templates import find_template
 from llmtagger.tuning import job as jobs
 from llmtagger.tuning.labelling import audit
 

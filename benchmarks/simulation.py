@@ -23,8 +23,8 @@ from llmtagger.evaluation.metrics import Floats
 from llmtagger.evaluation.remembering import RememberingEncoder
 from llmtagger.pipeline import build_tagger
 from llmtagger.scorers import learned_scorer
-from llmtagger.stages.prompting import default_template, find_template
 from llmtagger.stages.scoring import WeightedScorer
+from llmtagger.templates import default_template, find_template
 from llmtagger.vocabulary import Vocabulary
 
 ROOT = Path(__file__).parents[1]

@@ -30,7 +30,7 @@ from llmtagger.datatypes import Completion, Product
 from llmtagger.pipeline import build_tagger
 from llmtagger.runs import Journal
 from llmtagger.stages.parsing import answer_format
-from llmtagger.stages.prompting import TemplateFile, default_template, find_template
+from llmtagger.templates import TemplateFile, default_template, find_template
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ from llmtagger.normalise import normalise
 from llmtagger.pipeline import build_tagger
 from llmtagger.recipe import Recipe
 from llmtagger.scorers import learned_scorer
-from llmtagger.stages.prompting import TemplateFile, find_template
+from llmtagger.templates import TemplateFile, find_template
 from llmtagger.tuning import job as jobs
 from llmtagger.vocabulary import split_key
 

@@ -27,6 +27,7 @@ GROUND = {"__init__", "datatypes", "errors", "hashing", "locking", "normalise", 
 BASE = {
     "adapters",
     "recipe",
+    "templates",
     "protocols",
     "config",
     "vocabulary",
@@ -45,11 +46,14 @@ LAYERS: dict[str, set[str]] = {
     "pipeline": GROUND | BASE | {"stages"},
     "scorers": GROUND | BASE | {"stages"},
     "asking": GROUND | BASE,
+    "versions": GROUND | BASE | {"stages"},
     "tagging": GROUND | BASE | {"stages", "scorers", "pipeline", "asking"},
     "langchain": GROUND | BASE | {"stages", "pipeline", "backends"},
     "evaluation": GROUND | BASE | {"stages", "experts", "scorers", "pipeline", "asking"},
     "tuning": GROUND | BASE | {"stages", "scorers", "pipeline", "asking", "evaluation"},
-    "cli": GROUND | BASE | {"stages", "pipeline", "asking", "tagging", "evaluation", "tuning"},
+    "cli": GROUND
+    | BASE
+    | {*("stages", "pipeline", "asking", "tagging", "evaluation", "tuning", "versions")},
     "__main__": {"cli"},
 }
 LAZILY = {

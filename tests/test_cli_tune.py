@@ -24,8 +24,8 @@ from llmtagger.catalog import read_catalog
 from llmtagger.cli import app
 from llmtagger.errors import CatalogError, TuningError
 from llmtagger.recipe import Recipe
-from llmtagger.stages.prompting import find_template
 from llmtagger.tagging import TagJob, choose_adapter, choose_template
+from llmtagger.templates import find_template
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 BETTER = Verdict(products=50, f1=0.8125, added=(0.03, 0.01, 0.05))

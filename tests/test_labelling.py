@@ -25,8 +25,8 @@ from llmtagger.evaluation.metrics import Floats
 from llmtagger.pipeline import build_tagger
 from llmtagger.protocols import Vectors
 from llmtagger.scorers import learned_scorer
-from llmtagger.stages.prompting import find_template
 from llmtagger.stages.scoring import WARM, WeightedScorer
+from llmtagger.templates import find_template
 from llmtagger.tuning.labelling import (
     Doubt,
     audit,

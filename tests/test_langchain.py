@@ -45,8 +45,8 @@ from llmtagger.langchain import (
 from llmtagger.langchain.runnable import Input
 from llmtagger.output import Cut, output_record
 from llmtagger.pipeline import Tagger, build_tagger
-from llmtagger.stages.prompting import find_template
 from llmtagger.stages.retrieval import Catalogue, CatalogueRetriever
+from llmtagger.templates import find_template
 
 PROMPT = Prompt((("system", "Choose tags."), ("user", "Title: 皮夹 wallet")), "tag.v1", "0")
 CONSTRAINT = Constraint({"type": "array", "items": {"enum": ["wallet"]}}, 32)

@@ -27,7 +27,7 @@ from llmtagger.datatypes import (
 from llmtagger.errors import EngineUnreachable, RequestRefused
 from llmtagger.pipeline import Tagger, build_tagger
 from llmtagger.protocols import Generator
-from llmtagger.stages.prompting import find_template
+from llmtagger.templates import find_template
 from llmtagger.vocabulary import Vocabulary
 
 MANY = [Product(str(n), f"Mug number {n}", lang="en") for n in range(60)]

@@ -14,12 +14,11 @@ from hypothesis import strategies as st
 from llmtagger.config import PromptSettings
 from llmtagger.datatypes import Candidate, Neighbour, Product, Prompt, Shortlist, Tag, TagKind
 from llmtagger.errors import PromptError
-from llmtagger.stages.prompting import (
-    PromptRenderer,
+from llmtagger.stages.prompting import PromptRenderer, grouped
+from llmtagger.templates import (
     TemplateFile,
     default_template,
     find_template,
-    grouped,
     list_templates,
     tuning_template,
 )

@@ -21,9 +21,9 @@ from llmtagger.catalog import read_catalog
 from llmtagger.config import EngineSettings, Settings
 from llmtagger.datatypes import TaggedProduct
 from llmtagger.errors import ConfigError, RunError
-from llmtagger.stages.prompting import find_template
 from llmtagger.stages.scoring import WARM
 from llmtagger.tagging import RunSummary, TagJob, run
+from llmtagger.templates import find_template
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 NEW = 12

@@ -25,7 +25,7 @@ from llmtagger.errors import CatalogError
 from llmtagger.evaluation.learning import Labelled
 from llmtagger.pipeline import build_tagger
 from llmtagger.stages.parsing import answer_format
-from llmtagger.stages.prompting import TemplateFile, find_template
+from llmtagger.templates import TemplateFile, find_template
 from llmtagger.tuning.examples import (
     LEAST,
     Example,

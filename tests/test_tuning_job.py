@@ -30,7 +30,7 @@ from llmtagger.datatypes import Constraint, Product, Prompt
 from llmtagger.errors import TuningError
 from llmtagger.hashing import sha256
 from llmtagger.recipe import Recipe
-from llmtagger.stages.prompting import find_template
+from llmtagger.templates import find_template
 from llmtagger.tuning import job as jobs
 from llmtagger.tuning import training
 from llmtagger.tuning.job import Prepared, TuneJob

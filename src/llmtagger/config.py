@@ -69,6 +69,14 @@ class CatalogueSettings(_Section):
     on_duplicate: Literal["error", "first", "last"] = "error"
 
 
+class LiveSettings(_Section):
+    """Which prompt is used for each kind of tags, where none is named."""
+
+    tag: str | None = Field(None, description="of closed tags")
+    span: str | None = Field(None, description="of `key=value` tags")
+    free: str | None = Field(None, description="of free tags")
+
+
 class Settings(_Section):
     """Everything that a run depends on besides its input, index, model and prompt."""
 
@@ -78,11 +86,15 @@ class Settings(_Section):
     scoring: ScoringSettings = ScoringSettings()
     engine: EngineSettings = EngineSettings()
     catalogue: CatalogueSettings = CatalogueSettings()
+    live: LiveSettings = LiveSettings()
 
     @property
     def fingerprint(self) -> str:
-        """A hash of what changes an answer; thresholds re-cut it and the engine only serves it."""
-        kept = self.model_dump(mode="json", exclude={"scoring", "engine"})
+        """A hash of what changes an answer.
+
+        Thresholds re-cut it, the engine only serves it, and a prompt has an identity of its own.
+        """
+        kept = self.model_dump(mode="json", exclude={"scoring", "engine", "live"})
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -23,6 +23,14 @@ class TagKind(StrEnum):
     FREE = "free"
 
 
+class Strategy(StrEnum):
+    """How the labelled products that a prompt shows are chosen from the neighbours."""
+
+    SIMILAR = "similar"
+    DIVERSE = "diverse"
+    COVERING = "covering"
+
+
 class Reason(StrEnum):
     """Why an answer was not kept as a tag."""
 

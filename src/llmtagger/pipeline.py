@@ -19,10 +19,12 @@ from llmtagger.datatypes import (
 )
 from llmtagger.errors import RequestRefused
 from llmtagger.protocols import AnswerFormat, Experts, Generator, Retriever, Scorer
+from llmtagger.stages.exemplars import Exemplars
 from llmtagger.stages.parsing import answer_format
-from llmtagger.stages.prompting import PromptRenderer, TemplateFile
+from llmtagger.stages.prompting import PromptRenderer
 from llmtagger.stages.retrieval import Catalogue, CatalogueRetriever
 from llmtagger.stages.scoring import WeightedScorer
+from llmtagger.templates import TemplateFile
 
 _BATCH = 16  # products retrieved at once: few enough that the first prompts leave early
 
@@ -148,7 +150,7 @@ def build_tagger(
     worth_asking: WorthAsking | None = None,
 ) -> Tagger:
     """A tagger on an opened index: the prompt's task decides the form of the answer."""
-    max_tags = settings.answer.max_tags
+    scorer = scorer or WeightedScorer()
     return Tagger(
         retriever=CatalogueRetriever(
             catalogue,
@@ -156,9 +158,20 @@ def build_tagger(
             leave_out_siblings=leave_out_siblings,
             experts=experts,
         ),
-        renderer=PromptRenderer(template, settings.prompt, max_tags),
+        renderer=prompt_renderer(catalogue, template, settings, scorer),
         answers=answer_format(template.kind, catalogue.vocabulary, settings.answer),
-        scorer=scorer or WeightedScorer(),
+        scorer=scorer,
         generator=generator,
         worth_asking=worth_asking,
     )
+
+
+def prompt_renderer(
+    catalogue: Catalogue, template: TemplateFile, settings: Settings, scorer: Scorer
+) -> PromptRenderer:
+    """A renderer whose examples come from the index, as the template's header asks for them.
+
+    `scorer` tells which tags are in doubt, where examples are to cover those.
+    """
+    exemplars = Exemplars(template.header.examples, catalogue, scorer)
+    return PromptRenderer(template, settings.prompt, settings.answer.max_tags, exemplars)

@@ -28,7 +28,7 @@ from llmtagger.pipeline import Tagger, build_tagger
 from llmtagger.runs import Journal
 from llmtagger.scorers import AskMode
 from llmtagger.scorers import plan as scoring_plan
-from llmtagger.stages.prompting import TemplateFile, default_template, find_template
+from llmtagger.templates import TemplateFile, find_template, live_template
 
 if TYPE_CHECKING:
     from llmtagger.backends.index_folder import CatalogueIndex
@@ -128,8 +128,8 @@ def choose_adapter(job: TagJob) -> Adapter | None:
 
 
 def choose_template(job: TagJob, index: CatalogueIndex, adapter: Adapter | None) -> TemplateFile:
-    """The prompt asked for, else the adapter's, else that for the kind of the index's tags."""
-    own = adapter.prompt if adapter else default_template(index.vocabulary.kind)
+    """The prompt asked for, else the adapter's, else the live one for the index's tags."""
+    own = adapter.prompt if adapter else live_template(index.vocabulary.kind, job.settings.live)
     return find_template(job.prompt or own)
 
 

@@ -53,14 +53,14 @@ def calibrate(
     from llmtagger.evaluation.answers import kept_answers
     from llmtagger.evaluation.learning import calibrate as learn
     from llmtagger.evaluation.remembering import known_index
-    from llmtagger.stages.prompting import default_template, find_template
+    from llmtagger.templates import find_template, live_template
 
     settings = load_settings(config)
     with ExitStack() as stack:
         reporter = stack.enter_context(StageReporter(stderr()))
         reporter.stage("opening the index", 0, 0)
         opened = known_index(open_index(index))
-        template = find_template(prompt or default_template(opened.vocabulary.kind))
+        template = find_template(prompt or live_template(opened.vocabulary.kind, settings.live))
         generator = None
         if model != "none" or endpoint:
             generator = stack.enter_context(

@@ -101,10 +101,10 @@ def _show(results: dict[str, Any], output: Path) -> None:
     console.print(f"\n[bold]{run['dataset']}[/], {run['regime']}, {run['labelled']} labelled\n")
     console.print(table)
     best = results["best_baseline"]
-    console.print(f"\nSystem less {best['name']}: {_points(best['difference'])}")
+    console.print(f"\nSystem less {best['name']}: {points(best['difference'])}")
     if model := results["model"]:
         console.print(
-            f"The model adds {_points(model['added'])} on {model['products']} products; "
+            f"The model adds {points(model['added'])} on {model['products']} products; "
             f"asked about {model['share_asked']:.0%} of them all."
         )
     console.print(f"Took {results['seconds']['total']:.0f} s. Report: {output / 'report.html'}")
@@ -114,7 +114,8 @@ def _interval(figure: dict[str, float]) -> str:
     return f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"
 
 
-def _points(difference: dict[str, float]) -> str:
+def points(difference: dict[str, float]) -> str:
+    """A difference in points, with its interval."""
     value, low, high = (100 * difference[part] for part in ("value", "low", "high"))
     return f"{value:+.1f} points [{low:+.1f}, {high:+.1f}]"
 
@@ -149,7 +150,7 @@ def compare(
         figure = found[name]
         console.print(
             f"  {name:16} {figure['a']['value']:.3f} → {figure['b']['value']:.3f}  "
-            f"{_points(figure['difference'])}  {figure['verdict']}"
+            f"{points(figure['difference'])}  {figure['verdict']}"
         )
     sure = [row for row in found["per_tag"] if row["verdict"] != "not distinguishable"]
     console.print(f"  tags that surely changed: {len(sure)} of {len(found['per_tag'])} tested")

@@ -40,7 +40,7 @@ def suggest(
     from llmtagger.catalog import RejectedRow, read_catalog
     from llmtagger.cli.options import catalog_options
     from llmtagger.config import load_settings
-    from llmtagger.stages.prompting import default_template, find_template
+    from llmtagger.templates import find_template, live_template
     from llmtagger.tuning import labelling
 
     settings = load_settings(config)
@@ -51,7 +51,7 @@ def suggest(
     products = labelling.unlabelled(rows, opened)
     if rejected:
         stderr().print(f"[yellow]Note:[/] {len(rejected)} rows are no products; left out.")
-    template = find_template(default_template(opened.vocabulary.kind))
+    template = find_template(live_template(opened.vocabulary.kind, settings.live))
     calibration = read_calibration(index)
     found = labelling.suggest(opened, products, template, settings, calibration, count)
     if as_json:
@@ -87,13 +87,14 @@ def audit(
     from llmtagger.cli.progress import StageReporter
     from llmtagger.config import load_settings
     from llmtagger.evaluation.remembering import known_index
-    from llmtagger.stages.prompting import default_template, find_template
+    from llmtagger.templates import find_template, live_template
     from llmtagger.tuning import labelling
 
+    settings = load_settings(config)
     opened = known_index(open_index(index))
-    template = find_template(default_template(opened.vocabulary.kind))
+    template = find_template(live_template(opened.vocabulary.kind, settings.live))
     with StageReporter(stderr()) as reporter:
-        found = labelling.audit(opened, template, load_settings(config), reporter.stage)
+        found = labelling.audit(opened, template, settings, reporter.stage)
     if as_json:
         for each in found[:count]:
             record = {"id": each.product.id, "title": each.product.title}

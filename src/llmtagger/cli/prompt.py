@@ -1,41 +1,148 @@
-"""`llmtagger prompt`: look at the prompts, and at what they become."""
+"""`llmtagger prompt`: versions of prompts, what they become, and which is better."""
 
 from __future__ import annotations
 
+import getpass
+import json
+import random
 import sys
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-app = typer.Typer(help="List, show and render prompts.", no_args_is_help=True)
+from llmtagger.cli.console import stderr, stdout
+from llmtagger.datatypes import Strategy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from llmtagger.datatypes import Product
+    from llmtagger.evaluation.trials import Bench, Cell, Shown
+
+app = typer.Typer(help="Make, try and compare versions of prompts.", no_args_is_help=True)
+
+_INDEX = Annotated[Path, typer.Option("-i", "--index", help="An index folder.")]
+_MODEL = Annotated[
+    str, typer.Option(help="auto, a folder, or a Hugging Face id; a name with --endpoint.")
+]
+_ENDPOINT = Annotated[list[str] | None, typer.Option(help="A vLLM server to use; repeatable.")]
+_CONFIG = Annotated[Path | None, typer.Option(help="Settings.  [default: llmtagger.toml if there]")]
+_AUTHOR = Annotated[str | None, typer.Option(help="Who makes it.  [default: the name of the user]")]
 
 
 @app.command("list")
-def list_() -> None:
-    """List the prompts that come with llmtagger."""
-    from llmtagger.stages.prompting import list_templates
+def list_(
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    config: _CONFIG = None,
+) -> None:
+    """List all versions: those that come with llmtagger, and those in prompts/ here."""
+    from rich.markup import escape
+    from rich.table import Table
 
-    sys.stdout.write("".join(f"{name}\n" for name in list_templates()))
+    from llmtagger.config import load_settings
+    from llmtagger.templates import find_template, list_templates, live_template
+
+    settings = load_settings(config)
+    found = [find_template(name) for name in list_templates()]
+    live = {live_template(template.kind, settings.live) for template in found}
+    if as_json:
+        records = [
+            template.header.model_dump(mode="json")
+            | {"name": template.name, "live": template.name in live, "hash": template.hash}
+            for template in found
+        ]
+        sys.stdout.write(json.dumps(records, ensure_ascii=False, indent=1) + "\n")
+        return
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in ("version", "", "out of", "by", "on", "why"):
+        table.add_column(column)
+    for template in found:
+        header = template.header
+        table.add_row(
+            f"[bold]{template.name}[/]",
+            "live" if template.name in live else "",
+            header.parent or "",
+            escape(header.author),
+            f"{header.date:%Y-%m-%d}" if header.date else "",
+            escape(header.note),
+        )
+    stdout().print(table)
 
 
 @app.command()
 def show(name: Annotated[str, typer.Argument(help="A prompt's name or a .jinja file.")]) -> None:
     """Print a prompt's template. Example: `llmtagger prompt show tag.v1`"""
-    from llmtagger.stages.prompting import find_template
+    from llmtagger.templates import find_template
 
     sys.stdout.write(find_template(name).source)
+
+
+@app.command()
+def new(
+    parent: Annotated[str, typer.Argument(metavar="NAME", help="The version to start from.")],
+    text: Annotated[
+        Path | None,
+        typer.Argument(metavar="FILE", help="The new text.  [default: an editor opens]"),
+    ] = None,
+    note: Annotated[str, typer.Option(help="Why there is a new version.")] = "",
+    author: _AUTHOR = None,
+    strategy: Annotated[Strategy | None, typer.Option(help="How examples are chosen.")] = None,
+    count: Annotated[int | None, typer.Option(min=0, max=50, help="How many are shown.")] = None,
+    pin: Annotated[
+        list[str] | None, typer.Option(help="The id of a product to show; repeatable.")
+    ] = None,
+) -> None:
+    """Save the next version into prompts/; nothing that is there is changed.
+
+    Example: `llmtagger prompt new tag.v1 edited.jinja --note "fewer rules"`
+    """
+    from llmtagger.errors import ConfigError
+    from llmtagger.templates import find_template
+    from llmtagger.versions import make_version
+
+    old = find_template(parent)
+    if text is None:
+        said = old.body if strategy or count is not None or pin else typer.edit(old.body)
+    else:
+        try:
+            said = text.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"cannot read {text}: {error}", hint="check the path") from error
+    wanted = {"strategy": strategy, "count": count, "pinned": tuple(pin) if pin else None}
+    changed = {name: value for name, value in wanted.items() if value is not None}
+    made = make_version(
+        old,
+        old.body if said is None else said,
+        note=note,
+        author=author or getpass.getuser(),
+        examples=old.header.examples.model_copy(update=changed) if changed else None,
+    )
+    stderr().print(f"Wrote prompts/{made.name}.jinja.")
+    sys.stdout.write(f"{made.name}\n")
+
+
+@app.command()
+def diff(
+    a: Annotated[str, typer.Argument(metavar="A", help="A version.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="Another.")],
+) -> None:
+    """Print what was changed from A to B. Example: `llmtagger prompt diff tag.v1 tag.v3`"""
+    from llmtagger.templates import difference, find_template
+
+    colours = {"+": "green", "-": "red", "@": "cyan"}
+    for line in difference(find_template(a), find_template(b)):
+        stdout().print(line, style=colours.get(line[:1], ""), markup=False, soft_wrap=True)
 
 
 @app.command()
 def render(
     name: Annotated[str, typer.Argument(help="A prompt's name or a .jinja file.")],
     input_: Annotated[str, typer.Argument(metavar="INPUT", help="Products; - is stdin.")],
-    index: Annotated[Path, typer.Option("-i", "--index", help="An index folder.")],
+    index: _INDEX,
     limit: Annotated[int, typer.Option(min=1, help="Only the first N products.")] = 3,
-    config: Annotated[
-        Path | None, typer.Option(help="Settings.  [default: llmtagger.toml if there]")
-    ] = None,
+    config: _CONFIG = None,
 ) -> None:
     """Print the prompts for INPUT just as the model would get them; asks no server."""
     from llmtagger.cli.options import catalog_options
@@ -49,3 +156,204 @@ def render(
         sys.stdout.write(f"=== {product.id}\n")
         for role, text in prompt.messages:
             sys.stdout.write(f"--- {role}\n{text}\n")
+
+
+@app.command("try")
+def try_(
+    names: Annotated[
+        list[str], typer.Argument(metavar="A B... INPUT", help="Versions, then products.")
+    ],
+    index: _INDEX,
+    limit: Annotated[int, typer.Option(min=1, help="Only the first N products.")] = 10,
+    report: Annotated[Path | None, typer.Option(help="Also write the matrix as HTML.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a cell.")] = False,
+    model: _MODEL = "auto",
+    endpoint: _ENDPOINT = None,
+    config: _CONFIG = None,
+) -> None:
+    """Ask the model with each version about the same products, and show them side by side.
+
+    Answers are kept, so trying again asks only what is new. Example:
+    `llmtagger prompt try tag.v1 tag.v3 new.csv -i indexes/shop --limit 5`
+    """
+    from llmtagger.cli.options import catalog_options
+    from llmtagger.errors import ConfigError
+    from llmtagger.evaluation.trials import cell_record
+    from llmtagger.tagging import TagJob, read_products
+
+    *versions, input_ = names
+    if not versions:
+        raise ConfigError("no version is named", hint="llmtagger prompt try tag.v1 new.csv -i …")
+    with _bench(index, model, endpoint, config) as (bench, tried):
+        options = catalog_options(bench.settings, None, None)
+        job = TagJob(input_, index, "-", limit=limit, options=options)
+        products, rejected = read_products(job)
+        matrix = {version: tried(version, products) for version in dict.fromkeys(versions)}
+    if rejected:
+        stderr().print(f"[yellow]Note:[/] {len(rejected)} rows are no products; left out.")
+    if report is not None:
+        from llmtagger.evaluation.matrix import write_matrix
+
+        write_matrix(list(matrix.values()), report)
+    if as_json:
+        for cells in matrix.values():
+            for cell in cells:
+                sys.stdout.write(json.dumps(cell_record(cell), ensure_ascii=False) + "\n")
+        return
+    for row in zip(*matrix.values(), strict=True):
+        _show_row(row)
+
+
+@app.command()
+def compare(
+    a: Annotated[str, typer.Argument(metavar="A", help="A version.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="Another.")],
+    index: _INDEX,
+    input_: Annotated[
+        str | None,
+        typer.Option("--on", metavar="INPUT", help="Labelled products.  [default: the index's]"),
+    ] = None,
+    limit: Annotated[int, typer.Option(min=10, help="N products, drawn at random.")] = 100,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    model: _MODEL = "auto",
+    endpoint: _ENDPOINT = None,
+    config: _CONFIG = None,
+) -> None:
+    """Tell whether B is better than A, on labelled products, each asked about as if it were new.
+
+    Example: `llmtagger prompt compare tag.v1 tag.v3 -i indexes/shop`
+    """
+    from llmtagger.evaluation.trials import compare as compared
+
+    with _bench(index, model, endpoint, config) as (bench, tried):
+        products = _judged(bench, input_, index)
+        order = random.Random(0).sample(range(len(products)), min(limit, len(products)))
+        some = [products[at] for at in order]
+        found = compared(tried(a, some), tried(b, some))
+    if as_json:
+        sys.stdout.write(json.dumps(found, ensure_ascii=False, indent=1) + "\n")
+    else:
+        show_verdict(found)
+
+
+@app.command()
+def promote(
+    name: Annotated[str, typer.Argument(help="The version to use from now on.")],
+    note: Annotated[str, typer.Option(help="Why.")] = "",
+    author: _AUTHOR = None,
+    config: _CONFIG = None,
+) -> None:
+    """Make a version the live one: `tag` and `calibrate` use it where no prompt is named.
+
+    The settings name it, and prompts/promotions.jsonl keeps who did it and why.
+    """
+    from llmtagger.config import DEFAULT_FILE
+    from llmtagger.versions import promote_version
+
+    path = config or Path(DEFAULT_FILE)
+    before = promote_version(name, path, note=note, author=author or getpass.getuser())
+    stderr().print(f"{name} is live in {path}" + (f"; before, {before} was." if before else "."))
+    stderr().print("The weight of its answers is not known: llmtagger calibrate fits it.")
+
+
+@contextmanager
+def _bench(
+    index: Path, model: str, endpoint: list[str] | None, config: Path | None
+) -> Iterator[tuple[Bench, Callable[[str, Sequence[Product]], list[Cell]]]]:
+    """A bench, and how a version is tried on products while someone watches."""
+    from llmtagger.backends.folders import cache_dir
+    from llmtagger.backends.index_folder import open_index
+    from llmtagger.calibration import read_calibration
+    from llmtagger.cli.progress import StageReporter
+    from llmtagger.config import load_settings
+    from llmtagger.evaluation.answers import kept_answers
+    from llmtagger.evaluation.trials import Bench
+    from llmtagger.templates import find_template
+
+    settings = load_settings(config)
+    with ExitStack() as stack:
+        reporter = stack.enter_context(StageReporter(stderr()))
+        reporter.stage("opening the index", 0, 0)
+        opened = open_index(index)
+        cache = cache_dir() / "evaluation"
+        answers = stack.enter_context(
+            kept_answers(model, endpoint or [], settings.engine, cache, reporter.waiting)
+        )
+        bench = Bench(opened, settings, answers, read_calibration(index))
+
+        def tried(version: str, products: Sequence[Product]) -> list[Cell]:
+            cells = {}
+            for cell in bench.cells(find_template(version), products):
+                cells[cell.product.id] = cell
+                reporter.stage(f"asking with {version}", len(cells), len(products))
+            return [cells[product.id] for product in products]
+
+        yield bench, tried
+
+
+def _judged(bench: Bench, input_: str | None, index: Path) -> list[Product]:
+    if input_ is None:
+        rows = bench.index.labelled.nonzero()[0].tolist()
+        return [bench.index.product(row) for row in rows]
+    from llmtagger.cli.options import catalog_options
+    from llmtagger.tagging import TagJob, read_products
+
+    options = catalog_options(bench.settings, None, None)
+    products, _ = read_products(TagJob(input_, index, "-", options=options))
+    return [product for product in products if product.tags is not None]
+
+
+def _show_row(cells: Sequence[Cell]) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    product = cells[0].product
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 2), show_header=False)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column()
+    for cell in cells:
+        shown = " · ".join(_marked(tag) for tag in cell.tags) or "[dim]nothing[/]"
+        refused = ", ".join(f"{escape(r.text)} ({r.reason.value})" for r in cell.rejected)
+        said = (
+            f"[red]{cell.problem.code}[/] {escape(cell.problem.message)} " if cell.problem else ""
+        )
+        table.add_row(
+            cell.version, said + shown + (f"  [dim]refused: {refused}[/]" * bool(refused))
+        )
+    stdout().print(f"\n[cyan]{escape(product.id)}[/]  {escape(product.title[:90])}")
+    stdout().print(table)
+
+
+def _marked(tag: Shown) -> str:
+    """A tag with the mark that says whether it is right; a small m where the model said it."""
+    from rich.markup import escape
+
+    marks = {"right": "[green]✓", "wrong": "[red]✗", "missed": "[yellow]−", "unjudged": "[blue]?"}
+    dropped = " dropped" if tag.chosen and not tag.kept else ""
+    by = "ᵐ" if tag.chosen else ""
+    return f"{marks[tag.outcome]} {escape(tag.name)}{by}{dropped}[/]"
+
+
+def show_verdict(found: dict[str, Any]) -> None:
+    """Say which of two versions is better, on what grounds, and what each costs."""
+    from llmtagger.cli.eval import points
+
+    console = stderr()
+    system = found["system"]
+    console.print(
+        f"{system['products']} products in {system['groups']} groups; "
+        f"a is {found['a']}, b is {found['b']}; b less a:"
+    )
+    for side, name in (("system", "what is kept"), ("model", "the model alone")):
+        for figure in ("micro_f1", "micro_precision", "micro_recall"):
+            each = found[side][figure]
+            console.print(
+                f"  {name:15} {figure[6:]:9} {each['a']['value']:.3f} → {each['b']['value']:.3f}  "
+                f"{points(each['difference'])}  {each['verdict']}"
+            )
+    for side in ("a", "b"):
+        cost = found["cost"][side]
+        console.print(
+            f"  cost of {side}: {cost['prompt_tokens']:.0f} tokens read, "
+            f"{cost['completion_tokens']:.0f} written, {cost['seconds']:.2f} s an answer"
+        )

@@ -45,12 +45,27 @@ def compare(a: Path, b: Path, *, seed: int = 0) -> Record:
     """
     (results_a, samples_a), (results_b, samples_b) = read_evaluation(a), read_evaluation(b)
     pairs = _pairs(samples_a, samples_b)
-    gold = [frozenset(one["gold"]) for one, _ in pairs]
     if any(set(one["gold"]) != set(other["gold"]) for one, other in pairs):
         raise ConfigError(
             "the two evaluations judge by different gold",
             hint="run both on the same version of the gold set",
         )
+    return {
+        "a": {"name": a.name, "run": results_a["run"]},
+        "b": {"name": b.name, "run": results_b["run"]},
+        **paired(pairs, seed=seed),
+        "cost": {"a": results_a.get("cost"), "b": results_b.get("cost")},
+        "warnings": _warnings(results_a, results_b, samples_a, samples_b, len(pairs)),
+    }
+
+
+def paired(pairs: Sequence[tuple[Record, Record]], *, seed: int = 0) -> Record:
+    """What differs between two sides of the same products, with intervals drawn by group.
+
+    Each side's record has `id`, `title`, `group`, `gold` (the same on both sides) and the tags
+    kept under `kept`, `system`.
+    """
+    gold = [frozenset(one["gold"]) for one, _ in pairs]
     kept = [
         [frozenset(sample["kept"]["system"]) for sample in side]
         for side in zip(*pairs, strict=True)
@@ -59,16 +74,12 @@ def compare(a: Path, b: Path, *, seed: int = 0) -> Record:
     groups = _groups(pairs)
     boot = Bootstrap(groups, seed=seed)
     return {
-        "a": {"name": a.name, "run": results_a["run"]},
-        "b": {"name": b.name, "run": results_b["run"]},
         "products": len(pairs),
         "groups": len(set(groups)),
         **{name: _figure(boot, each, figure) for name, figure in _FIGURES.items()},
         "per_tag": _per_tag(groups, seed, kept, gold),
         "won": _changed(pairs, each, gains=True),
         "lost": _changed(pairs, each, gains=False),
-        "cost": {"a": results_a.get("cost"), "b": results_b.get("cost")},
-        "warnings": _warnings(results_a, results_b, samples_a, samples_b, len(pairs)),
     }
 
 

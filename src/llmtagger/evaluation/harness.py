@@ -29,8 +29,8 @@ from llmtagger.evaluation.remembering import RememberingEncoder
 from llmtagger.pipeline import build_tagger
 from llmtagger.protocols import Generator, Vectors
 from llmtagger.scorers import learned_scorer, worth_asking
-from llmtagger.stages.prompting import TemplateFile, default_template, find_template
 from llmtagger.stages.scoring import WeightedScorer
+from llmtagger.templates import TemplateFile, find_template, live_template
 from llmtagger.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -140,7 +140,9 @@ class Evaluation:
             encoder, train, test = self._split(gold_set)
         with self._timed("indexing"):
             index, labelled = self._index(encoder, train, gold_set)
-        template = find_template(config.prompt or default_template(gold_set.kind))
+        template = find_template(
+            config.prompt or live_template(gold_set.kind, config.settings.live)
+        )
         judge = Judge(
             index.vocabulary,
             unjudged=gold_set.unjudged,

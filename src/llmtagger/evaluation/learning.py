@@ -25,8 +25,8 @@ from llmtagger.experts.panel import LeftOut
 from llmtagger.pipeline import Tagger, build_tagger
 from llmtagger.protocols import Experts, Generator
 from llmtagger.scorers import learned_scorer
-from llmtagger.stages.prompting import TemplateFile
 from llmtagger.stages.scoring import WeightedScorer
+from llmtagger.templates import TemplateFile
 
 if TYPE_CHECKING:
     from llmtagger.backends.index_folder import CatalogueIndex

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
+from typing import Any, Protocol
 
 from jinja2 import StrictUndefined, Template, TemplateError, meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from llmtagger.config import PromptSettings
-from llmtagger.datatypes import Candidate, Neighbour, Product, Prompt, Shortlist, Tag, TagKind
+from llmtagger.datatypes import Candidate, Product, Prompt, Shortlist, Tag
 from llmtagger.errors import PromptError
+from llmtagger.templates import TemplateFile
 from llmtagger.vocabulary import split_key
 from llmtagger.wording import cut, neutralise, offered_labels
 
@@ -22,93 +21,57 @@ _SHOWN_TAGS = 12  # tags shown of one example product
 _SHOWN_VALUES = 24  # `key=value` tags shown of one example product
 _SHOWN_ATTRIBUTES = 40  # attributes shown of the product itself
 _ROLES = ("system", "user")
-_PACKAGED = Path(__file__).parent.parent / "prompts"
-_CHECKOUT = Path(__file__).parents[3] / "prompts"
 _SAMPLE = Product(
     "1", "Mug", "A mug.", "Acme", "Kitchen", {"Color": "red"}, tags=("Color=red",), lang="en"
 )
-_SAMPLE_SHORTLIST = Shortlist(
-    (Neighbour(_SAMPLE, 0.9),), (Candidate(Tag("Color=red", "1", key="Color")),), keys=("Color",)
-)
-_TASKS = {"tag": TagKind.CLOSED, "span": TagKind.SPAN, "free": TagKind.FREE}
+_SAMPLE_SHORTLIST = Shortlist((), (Candidate(Tag("Color=red", "1", key="Color")),), keys=("Color",))
 
 
-@dataclass(frozen=True, slots=True)
-class TemplateFile:
-    """A prompt template on disk; `name` is like `tag.v1` and says the task and the version."""
+class ExampleChooser(Protocol):
+    """Chooses the labelled products that are shown as examples."""
 
-    name: str
-    source: str
-
-    @property
-    def hash(self) -> str:
-        """Identifies the template's text."""
-        return hashlib.sha256(self.source.encode()).hexdigest()[:16]
-
-    @property
-    def identity(self) -> str:
-        """Tells this template, and this text of it, from others."""
-        return f"{self.name}@{self.hash}"
-
-    @property
-    def kind(self) -> TagKind:
-        """The kind of tags that the template asks for, from the first part of its name."""
-        return _TASKS[self.name.split(".")[0]]
-
-
-def list_templates() -> list[str]:
-    """The names of the templates that come with llmtagger."""
-    return sorted(path.stem for path in _folder().glob("*.jinja"))
-
-
-def find_template(name: str) -> TemplateFile:
-    """A template by name (`tag.v1`) or by the path of a `.jinja` file."""
-    path = Path(name) if name.endswith(".jinja") else _folder() / f"{name}.jinja"
-    if path.stem.split(".")[0] not in _TASKS:
-        raise PromptError(
-            f"{path.name!r} does not say its task",
-            hint=f"a prompt's file is named TASK.vN.jinja; tasks are {', '.join(_TASKS)}",
-        )
-    try:
-        return TemplateFile(path.stem, path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise PromptError(
-            f"no prompt {name!r} ({error})",
-            hint=f"known are {', '.join(list_templates())}, or give the path of a .jinja file",
-        ) from error
-
-
-def default_template(kind: TagKind) -> str:
-    """The name of the prompt that asks for tags of that kind."""
-    return next(f"{task}.v1" for task, asked in _TASKS.items() if asked is kind)
-
-
-def tuning_template(kind: TagKind) -> str:
-    """The name of the short prompt for tuned models, which need no instructions and no examples."""
-    return next(f"{task}.v2" for task, asked in _TASKS.items() if asked is kind)
+    def choose(self, product: Product, shortlist: Shortlist, count: int) -> Sequence[Product]: ...
 
 
 class PromptRenderer:
     """Fills one template; the same product and shortlist always give the same prompt.
 
+    Without `exemplars`, the nearest neighbours are the examples.
+
     A template has a block `system` (the same for all products, so that the server computes it
     once) and a block `user`. It runs in a sandbox, and a variable it does not know is an error.
     """
 
-    def __init__(self, template: TemplateFile, settings: PromptSettings, max_tags: int) -> None:
+    def __init__(
+        self,
+        template: TemplateFile,
+        settings: PromptSettings,
+        max_tags: int,
+        exemplars: ExampleChooser | None = None,
+    ) -> None:
         self.template = template
+        self._exemplars = exemplars
+        count = template.header.examples.count
+        self._count = settings.examples if count is None else count
         self._settings = settings
         self._max_tags = max_tags
         self._compiled = _compile(template)
         for lang in ("en", "zh"):  # an attribute that does not exist shows only when filled in
-            self.render(replace(_SAMPLE, lang=lang), _SAMPLE_SHORTLIST)
+            self._fill(self._values(replace(_SAMPLE, lang=lang), _SAMPLE_SHORTLIST, [_SAMPLE])[0])
 
     def render(self, product: Product, shortlist: Shortlist) -> Prompt:
         """The prompt for one product. PromptError if the template cannot be filled."""
-        values, truncated = self._values(product, shortlist)
-        context = self._compiled.new_context(values)
+        examples: Sequence[Product] = [n.product for n in shortlist.neighbours[: self._count]]
+        if self._exemplars is not None:
+            examples = self._exemplars.choose(product, shortlist, self._count)
+        values, truncated = self._values(product, shortlist, examples)
+        messages = self._fill(values)
+        return Prompt(messages, self.template.name, self.template.hash, truncated)
+
+    def _fill(self, values: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+        context = self._compiled.new_context(dict(values))
         try:
-            messages = tuple(
+            return tuple(
                 (role, "".join(self._compiled.blocks[role](context)).strip()) for role in _ROLES
             )
         except Exception as error:  # a template is foreign code: 1/0 and worse
@@ -116,10 +79,9 @@ class PromptRenderer:
                 f"the prompt {self.template.name} does not render: {error}",
                 hint="prompts/README.md lists the variables a template may use",
             ) from error
-        return Prompt(messages, self.template.name, self.template.hash, truncated)
 
     def _values(
-        self, product: Product, shortlist: Shortlist
+        self, product: Product, shortlist: Shortlist, examples: Sequence[Product]
     ) -> tuple[dict[str, Any], tuple[str, ...]]:
         settings = self._settings
         lang = "zh" if product.lang.lower().startswith("zh") else "en"
@@ -146,13 +108,10 @@ class PromptRenderer:
             },
             "description": fit("description", product.description, settings.description_tokens),
         }
-        examples = [
-            self._example(n.product, shortlist) for n in shortlist.neighbours[: settings.examples]
-        ]
         values = {
             "lang": lang,
             "product": shown,
-            "examples": examples,
+            "examples": [self._example(each, shortlist) for each in examples],
             "candidates": list(offered_labels(product, shortlist)),
             "keys": [neutralise(key) for key in shortlist.keys],
             "max_tags": self._max_tags,
@@ -177,11 +136,6 @@ def grouped(tags: Sequence[str], keys: Sequence[str]) -> dict[str, list[str]]:
         if key in keys and key is not None:
             values.setdefault(neutralise(key), []).append(neutralise(value))
     return values
-
-
-def _folder() -> Path:
-    """Prompts lie in the installed package; in a checkout, at its top."""
-    return _PACKAGED if _PACKAGED.is_dir() else _CHECKOUT
 
 
 def _compile(template: TemplateFile) -> Template:

@@ -51,6 +51,8 @@ class Catalogue(Protocol):
 
     def product(self, position: int) -> Product: ...
 
+    def position(self, id: str) -> int | None: ...
+
 
 _SILENCE = Opinion({}, {}, {})
 

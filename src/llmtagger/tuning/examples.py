@@ -19,9 +19,12 @@ from llmtagger.errors import CatalogError, ConfigError
 from llmtagger.evaluation import splitting
 from llmtagger.evaluation.learning import Labelled
 from llmtagger.normalise import FoldedText, loosen
+from llmtagger.pipeline import prompt_renderer
 from llmtagger.stages.parsing import LONGEST_TAG, MOST_VALUES
-from llmtagger.stages.prompting import PromptRenderer, TemplateFile, grouped
+from llmtagger.stages.prompting import grouped
 from llmtagger.stages.retrieval import CatalogueRetriever
+from llmtagger.stages.scoring import WeightedScorer
+from llmtagger.templates import TemplateFile
 from llmtagger.vocabulary import Vocabulary, split_key
 from llmtagger.wording import neutralise, offered_labels
 
@@ -181,7 +184,7 @@ class _Maker:
         self._kind = template.kind
         self._most = settings.answer.max_tags
         self._retriever = retriever
-        self._renderer = PromptRenderer(template, settings.prompt, self._most)
+        self._renderer = prompt_renderer(index, template, settings, WeightedScorer())
 
     def examples(
         self, products: Sequence[Product], random: np.random.Generator | None

@@ -20,7 +20,7 @@ from llmtagger.evaluation.learning import calibrate
 from llmtagger.hashing import sha256
 from llmtagger.locking import sole
 from llmtagger.recipe import Recipe
-from llmtagger.stages.prompting import TemplateFile, find_template, tuning_template
+from llmtagger.templates import TemplateFile, find_template, tuning_template
 from llmtagger.tuning.examples import Examples, Known, make_examples
 from llmtagger.tuning.page import write_tuning
 from llmtagger.tuning.training import Report, Trainer

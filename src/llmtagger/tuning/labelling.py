@@ -17,8 +17,8 @@ from llmtagger.evaluation.metrics import Floats
 from llmtagger.pipeline import build_tagger
 from llmtagger.protocols import Vectors
 from llmtagger.scorers import learned_scorer
-from llmtagger.stages.prompting import TemplateFile
 from llmtagger.stages.scoring import WeightedScorer
+from llmtagger.templates import TemplateFile
 from llmtagger.vocabulary import Vocabulary
 
 if TYPE_CHECKING:

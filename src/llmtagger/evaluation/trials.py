@@ -1,0 +1,218 @@
+"""Prompt versions tried on the same products: one cell for each product and version."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from llmtagger.calibration import Calibration
+from llmtagger.config import Settings
+from llmtagger.datatypes import Problem, Product, Rejection, ScoredTag, TaggedProduct
+from llmtagger.errors import ConfigError
+from llmtagger.evaluation import comparison, splitting
+from llmtagger.evaluation.judging import Judge
+from llmtagger.evaluation.metrics import Record
+from llmtagger.output import Cut
+from llmtagger.pipeline import build_tagger
+from llmtagger.protocols import Generator
+from llmtagger.scorers import learned_scorer
+from llmtagger.stages.scoring import WeightedScorer
+from llmtagger.templates import TemplateFile
+from llmtagger.wording import neutralise
+
+if TYPE_CHECKING:
+    from llmtagger.backends.index_folder import CatalogueIndex
+
+Outcome = Literal["right", "wrong", "missed", "unjudged"]
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One tag of a cell: what is kept of it, and whether gold has it.
+
+    `kept` says that the system keeps it, `chosen` that the model said it. A missed tag is neither,
+    and may have no score.
+    """
+
+    name: str
+    outcome: Outcome
+    kept: bool = False
+    chosen: bool = False
+    score: float | None = None
+    scored: ScoredTag | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """What one version of a prompt makes of one product."""
+
+    product: Product
+    version: str
+    tags: tuple[Shown, ...]
+    rejected: tuple[Rejection, ...] = ()
+    problem: Problem | None = None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    seconds: float = 0.0
+    judged: bool = False
+
+    @property
+    def kept(self) -> frozenset[str]:
+        """The tags that the system keeps."""
+        return frozenset(tag.name for tag in self.tags if tag.kept)
+
+    @property
+    def said(self) -> frozenset[str]:
+        """The tags that the model chose."""
+        return frozenset(tag.name for tag in self.tags if tag.chosen)
+
+    @property
+    def gold(self) -> frozenset[str]:
+        """The tags that are right, as far as is known."""
+        return frozenset(tag.name for tag in self.tags if tag.outcome in ("right", "missed"))
+
+
+@dataclass(frozen=True)
+class Bench:
+    """An index and a model that prompts are tried with.
+
+    A product is asked about as if it were new: it is never its own example, nor is a sibling. The
+    model's answers weigh the same whatever the prompt: what was fitted to one prompt's answers
+    would favour that prompt. `gold` gives the tags of products that people have judged since.
+    """
+
+    index: CatalogueIndex
+    settings: Settings
+    generator: Generator | None
+    calibration: Calibration | None = None
+    gold: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def cells(self, template: TemplateFile, products: Sequence[Product]) -> Iterator[Cell]:
+        """One cell a product, each as soon as its answer is there, not in order."""
+        fitted = self.calibration and self.calibration.model_copy(
+            update={"asked": None, "ask": None}
+        )
+        tagger = build_tagger(
+            self.index,
+            template,
+            self.settings,
+            self.generator,
+            leave_out_siblings=True,
+            scorer=learned_scorer(fitted) if fitted else WeightedScorer(),
+        )
+        scoring = self.settings.scoring
+        threshold = fitted.unasked.threshold if fitted else scoring.threshold
+        cut = Cut(threshold, min(scoring.review, threshold))
+        judge = Judge(self.index.vocabulary)
+        for tagged in tagger.tag(products):
+            gold = self.gold.get(tagged.product.id, tagged.product.tags)
+            yield cell_of(tagged, template.name, cut, judge, gold)
+
+
+def cell_of(
+    tagged: TaggedProduct, version: str, cut: Cut, judge: Judge, gold: Sequence[str] | None
+) -> Cell:
+    """A result beside the gold of its product; `gold` is None where nobody has judged it."""
+    right = {judge.name(tag) for tag in gold or ()}
+    threshold, found = cut.of(tagged), dict[str, Shown]()
+    for item in tagged.scored.items:
+        kept = item.score >= threshold and not item.evidence.new
+        name = judge.name(item.tag.name)
+        if (kept or item.evidence.chosen) and name not in found:
+            outcome: Outcome = "unjudged" if gold is None else "wrong"
+            if name in right:
+                outcome = "right" if kept else "missed"
+            found[name] = Shown(name, outcome, kept, item.evidence.chosen, item.score, item)
+    missed = {
+        name: Shown(name, "missed") for name in map(judge.name, gold or ()) if name not in found
+    }
+    answer = tagged.completion
+    return Cell(
+        product=tagged.product,
+        version=version,
+        tags=(*found.values(), *missed.values()),
+        rejected=tuple(Rejection(neutralise(r.text), r.reason) for r in tagged.rejected),
+        problem=tagged.problem,
+        prompt_tokens=answer.prompt_tokens if answer else 0,
+        completion_tokens=answer.completion_tokens if answer else 0,
+        seconds=answer.seconds if answer else 0.0,
+        judged=gold is not None,
+    )
+
+
+def cell_record(cell: Cell) -> Record:
+    """A cell as JSON: of its tags, what they are and how sure."""
+    return {
+        "product": cell.product.id,
+        "version": cell.version,
+        "tags": [
+            {
+                "tag": tag.name,
+                "outcome": tag.outcome,
+                "kept": tag.kept,
+                "chosen": tag.chosen,
+                "score": None if tag.score is None else round(tag.score, 4),
+            }
+            for tag in cell.tags
+        ],
+        "rejected": [{"text": r.text, "reason": r.reason.value} for r in cell.rejected],
+        "problem": {"code": cell.problem.code, "message": cell.problem.message}
+        if cell.problem
+        else None,
+        "prompt_tokens": cell.prompt_tokens,
+        "completion_tokens": cell.completion_tokens,
+        "seconds": round(cell.seconds, 3),
+    }
+
+
+def compare(a: Sequence[Cell], b: Sequence[Cell], *, seed: int = 0) -> Record:
+    """Whether version `b` is better than `a` on the judged products that both were tried on.
+
+    `system` compares what is kept, `model` what the model alone said; products that look alike are
+    drawn together. `cost` holds tokens and seconds of an answer, on average. `ConfigError` where no
+    such product is judged.
+    """
+    other = {cell.product.id: cell for cell in b if cell.judged}
+    pairs = [(cell, other[cell.product.id]) for cell in a if cell.product.id in other]
+    if not pairs:
+        raise ConfigError(
+            "no product that both versions were tried on has gold",
+            hint="mark what is right in the studio, or give labelled products",
+        )
+    groups = splitting.groups([one.product for one, _ in pairs], None)
+
+    def records(items: Literal["kept", "said"]) -> list[tuple[Record, Record]]:
+        return [
+            (_record(one, getattr(one, items), group), _record(two, getattr(two, items), group))
+            for (one, two), group in zip(pairs, groups, strict=True)
+        ]
+
+    return {
+        "a": pairs[0][0].version,
+        "b": pairs[0][1].version,
+        "system": comparison.paired(records("kept"), seed=seed),
+        "model": comparison.paired(records("said"), seed=seed),
+        "cost": {
+            "a": _cost([one for one, _ in pairs]),
+            "b": _cost([two for _, two in pairs]),
+        },
+    }
+
+
+def _record(cell: Cell, kept: frozenset[str], group: int) -> Record:
+    return {
+        "id": cell.product.id,
+        "title": cell.product.title,
+        "group": group,
+        "gold": sorted(cell.gold),
+        "kept": {"system": sorted(kept)},
+    }
+
+
+def _cost(cells: Sequence[Cell]) -> Record:
+    asked = [cell for cell in cells if cell.prompt_tokens]
+    return {
+        name: sum(getattr(cell, name) for cell in asked) / max(len(asked), 1)
+        for name in ("prompt_tokens", "completion_tokens", "seconds")
+    }
