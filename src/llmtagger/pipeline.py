@@ -19,6 +19,7 @@ from llmtagger.datatypes import (
 )
 from llmtagger.errors import RequestRefused
 from llmtagger.protocols import AnswerFormat, Experts, Generator, Retriever, Scorer
+from llmtagger.sandbox import Fill, filling
 from llmtagger.stages.exemplars import Exemplars
 from llmtagger.stages.parsing import answer_format
 from llmtagger.stages.prompting import PromptRenderer
@@ -29,6 +30,7 @@ from llmtagger.templates import TemplateFile
 _BATCH = 16  # products retrieved at once: few enough that the first prompts leave early
 
 WorthAsking = Callable[[ScoredTags], bool]
+Filling = Callable[[TemplateFile], Fill]
 _Numbered = tuple[int, TaggedProduct]
 
 
@@ -148,6 +150,7 @@ def build_tagger(
     experts: Experts | None = None,
     scorer: Scorer | None = None,
     worth_asking: WorthAsking | None = None,
+    filling: Filling = filling,
 ) -> Tagger:
     """A tagger on an opened index: the prompt's task decides the form of the answer."""
     scorer = scorer or WeightedScorer()
@@ -158,7 +161,7 @@ def build_tagger(
             leave_out_siblings=leave_out_siblings,
             experts=experts,
         ),
-        renderer=prompt_renderer(catalogue, template, settings, scorer),
+        renderer=prompt_renderer(catalogue, template, settings, scorer, filling),
         answers=answer_format(template.kind, catalogue.vocabulary, settings.answer),
         scorer=scorer,
         generator=generator,
@@ -167,11 +170,16 @@ def build_tagger(
 
 
 def prompt_renderer(
-    catalogue: Catalogue, template: TemplateFile, settings: Settings, scorer: Scorer
+    catalogue: Catalogue,
+    template: TemplateFile,
+    settings: Settings,
+    scorer: Scorer,
+    filling: Filling = filling,
 ) -> PromptRenderer:
     """A renderer whose examples come from the index, as the template's header asks for them.
 
     `scorer` tells which tags are in doubt, where examples are to cover those.
     """
     exemplars = Exemplars(template.header.examples, catalogue, scorer)
-    return PromptRenderer(template, settings.prompt, settings.answer.max_tags, exemplars)
+    max_tags = settings.answer.max_tags
+    return PromptRenderer(template, settings.prompt, max_tags, exemplars, filling)

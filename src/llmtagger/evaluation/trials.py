@@ -14,8 +14,9 @@ from llmtagger.evaluation import comparison, splitting
 from llmtagger.evaluation.judging import Judge
 from llmtagger.evaluation.metrics import Record
 from llmtagger.output import Cut
-from llmtagger.pipeline import build_tagger
+from llmtagger.pipeline import Filling, build_tagger
 from llmtagger.protocols import Generator
+from llmtagger.sandbox import filling
 from llmtagger.scorers import learned_scorer
 from llmtagger.stages.scoring import WeightedScorer
 from llmtagger.templates import TemplateFile
@@ -87,6 +88,7 @@ class Bench:
     generator: Generator | None
     calibration: Calibration | None = None
     gold: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    filling: Filling = filling
 
     def cells(self, template: TemplateFile, products: Sequence[Product]) -> Iterator[Cell]:
         """One cell a product, each as soon as its answer is there, not in order."""
@@ -100,6 +102,7 @@ class Bench:
             self.generator,
             leave_out_siblings=True,
             scorer=learned_scorer(fitted) if fitted else WeightedScorer(),
+            filling=self.filling,
         )
         scoring = self.settings.scoring
         threshold = fitted.unasked.threshold if fitted else scoring.threshold

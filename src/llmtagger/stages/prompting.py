@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
-from jinja2 import StrictUndefined, Template, TemplateError, meta
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-
 from llmtagger.config import PromptSettings
 from llmtagger.datatypes import Candidate, Product, Prompt, Shortlist, Tag
-from llmtagger.errors import PromptError
+from llmtagger.sandbox import Fill, filling
 from llmtagger.templates import TemplateFile
 from llmtagger.vocabulary import split_key
 from llmtagger.wording import cut, neutralise, offered_labels
@@ -20,7 +16,6 @@ from llmtagger.wording import cut, neutralise, offered_labels
 _SHOWN_TAGS = 12  # tags shown of one example product
 _SHOWN_VALUES = 24  # `key=value` tags shown of one example product
 _SHOWN_ATTRIBUTES = 40  # attributes shown of the product itself
-_ROLES = ("system", "user")
 _SAMPLE = Product(
     "1", "Mug", "A mug.", "Acme", "Kitchen", {"Color": "red"}, tags=("Color=red",), lang="en"
 )
@@ -40,6 +35,7 @@ class PromptRenderer:
 
     A template has a block `system` (the same for all products, so that the server computes it
     once) and a block `user`. It runs in a sandbox, and a variable it does not know is an error.
+    `filling` may run it elsewhere.
     """
 
     def __init__(
@@ -48,6 +44,7 @@ class PromptRenderer:
         settings: PromptSettings,
         max_tags: int,
         exemplars: ExampleChooser | None = None,
+        filling: Callable[[TemplateFile], Fill] = filling,
     ) -> None:
         self.template = template
         self._exemplars = exemplars
@@ -55,7 +52,7 @@ class PromptRenderer:
         self._count = settings.examples if count is None else count
         self._settings = settings
         self._max_tags = max_tags
-        self._compiled = _compile(template)
+        self._fill = filling(template)
         for lang in ("en", "zh"):  # an attribute that does not exist shows only when filled in
             self._fill(self._values(replace(_SAMPLE, lang=lang), _SAMPLE_SHORTLIST, [_SAMPLE])[0])
 
@@ -67,18 +64,6 @@ class PromptRenderer:
         values, truncated = self._values(product, shortlist, examples)
         messages = self._fill(values)
         return Prompt(messages, self.template.name, self.template.hash, truncated)
-
-    def _fill(self, values: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-        context = self._compiled.new_context(dict(values))
-        try:
-            return tuple(
-                (role, "".join(self._compiled.blocks[role](context)).strip()) for role in _ROLES
-            )
-        except Exception as error:  # a template is foreign code: 1/0 and worse
-            raise PromptError(
-                f"the prompt {self.template.name} does not render: {error}",
-                hint="prompts/README.md lists the variables a template may use",
-            ) from error
 
     def _values(
         self, product: Product, shortlist: Shortlist, examples: Sequence[Product]
@@ -136,36 +121,3 @@ def grouped(tags: Sequence[str], keys: Sequence[str]) -> dict[str, list[str]]:
         if key in keys and key is not None:
             values.setdefault(neutralise(key), []).append(neutralise(value))
     return values
-
-
-def _compile(template: TemplateFile) -> Template:
-    environment = ImmutableSandboxedEnvironment(
-        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
-    )
-    environment.filters["json"] = _to_json
-    try:
-        compiled = environment.from_string(template.source)
-        used = meta.find_undeclared_variables(environment.parse(template.source))
-    except TemplateError as error:
-        line = getattr(error, "lineno", None)
-        raise PromptError(
-            f"the prompt {template.name} is not valid: {error}"
-            + (f" (line {line})" if line else ""),
-            hint="see prompts/README.md",
-        ) from error
-    known = {"lang", "product", "examples", "candidates", "keys", "max_tags"}
-    if unknown := used - known:
-        raise PromptError(
-            f"the prompt {template.name} uses unknown variables: {', '.join(sorted(unknown))}",
-            hint=f"known are {', '.join(sorted(known))}",
-        )
-    if missing := set(_ROLES) - set(compiled.blocks):
-        raise PromptError(
-            f"the prompt {template.name} lacks the block {', '.join(sorted(missing))}",
-            hint="write {% block system %}…{% endblock %} and {% block user %}…{% endblock %}",
-        )
-    return compiled
-
-
-def _to_json(value: Mapping[str, Any] | Sequence[Any] | str) -> str:
-    return json.dumps(value, ensure_ascii=False)

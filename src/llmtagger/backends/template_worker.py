@@ -1,0 +1,142 @@
+"""Fills templates in a process of its own, with a limit of time and memory.
+
+Jinja's sandbox keeps a template from Python's internals, not from taking all memory or for ever.
+The process holds nothing but the text of one product; it is ended and replaced when it takes too
+long. Both sides speak JSON, a line a message.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from typing import Any, Self
+
+from llmtagger.errors import PromptError
+from llmtagger.sandbox import Fill, Messages, filling
+from llmtagger.templates import TemplateFile
+
+SECONDS = 1.0  # for one product
+_START = 30.0  # seconds for a new process to be there, on a machine that is busy
+_MEMORY = 512 << 20  # bytes that it may take beyond what it starts with
+
+
+class TemplateWorker:
+    """Starts at the first template, and again after one that was too much. Any thread may ask."""
+
+    def __init__(self, seconds: float = SECONDS) -> None:
+        self._seconds = seconds
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._end()
+
+    def filling(self, template: TemplateFile) -> Fill:
+        """As `sandbox.filling`, within the limits; `PromptError` also where they are passed."""
+        self._ask(template, None)
+
+        def fill(values: Mapping[str, Any]) -> Messages:
+            return tuple((role, text) for role, text in self._ask(template, values))
+
+        return fill
+
+    def _ask(self, template: TemplateFile, values: Mapping[str, Any] | None) -> list[list[str]]:
+        question = {"name": template.name, "source": template.source, "values": values}
+        with self._lock:
+            process = self._process or self._start()
+            assert process.stdin is not None
+            try:
+                process.stdin.write(json.dumps(question).encode() + b"\n")
+                process.stdin.flush()
+                answer = self._answer(process, self._seconds)
+            except (OSError, ValueError) as error:
+                self._end()
+                raise PromptError(
+                    f"the prompt {template.name} takes too much memory", hint="make it simpler"
+                ) from error
+            if answer is None:
+                self._end()
+                raise PromptError(
+                    f"the prompt {template.name} takes longer than {self._seconds:g} s to render",
+                    hint="take out loops in loops",
+                )
+        if "error" in answer:
+            raise PromptError(answer["error"], hint=answer["hint"])
+        found: list[list[str]] = answer["messages"]
+        return found
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        if self._answer(self._process, _START) is None:
+            self._end()
+            raise PromptError("the process that fills templates did not start", hint="try again")
+        return self._process
+
+    def _answer(self, process: subprocess.Popen[bytes], seconds: float) -> dict[str, Any] | None:
+        """What it says next; None where that takes too long, `ValueError` where it has ended."""
+        assert process.stdout is not None
+        if not select.select([process.stdout], [], [], seconds)[0]:
+            return None
+        line = process.stdout.readline()
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def _end(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
+
+
+def _limit_memory() -> None:
+    import resource
+
+    with open("/proc/self/statm") as file:
+        held = int(file.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (held + _MEMORY,) * 2)
+
+
+def _serve() -> None:
+    """Answer until the parent closes its end."""
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what else is printed must not look like an answer
+    _limit_memory()
+    source, fill = None, None
+
+    def say(answer: Mapping[str, Any]) -> None:
+        answers.write(json.dumps(answer).encode() + b"\n")
+        answers.flush()
+
+    say({"ready": True})
+    for line in sys.stdin.buffer:
+        question = json.loads(line)
+        try:
+            if fill is None or source != question["source"]:
+                source, fill = question["source"], None
+                fill = filling(TemplateFile(question["name"], question["source"]))
+            values = question["values"]
+            say({"messages": [] if values is None else fill(values)})
+        except PromptError as error:
+            say({"error": error.message, "hint": error.hint})
+        except (MemoryError, RecursionError):
+            say(
+                {
+                    "error": f"the prompt {question['name']} takes too much memory",
+                    "hint": "make it simpler",
+                }
+            )
+
+
+if __name__ == "__main__":
+    _serve()
