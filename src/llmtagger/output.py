@@ -103,6 +103,24 @@ def _evidence(evidence: Evidence) -> dict[str, Any]:
     } | ({"new": True} if evidence.new else {})
 
 
+def explain(evidence: Evidence) -> str:
+    """The evidence in one line: where it stands, the nearest carrier and how many more, the model.
+
+    `“zippered” in title · bag-3 0.58 +4 · model`
+    """
+    parts = []
+    if evidence.spans:
+        span = evidence.spans[0]
+        parts.append(f"“{span.text}” in {span.field}")
+    if evidence.neighbours:
+        name, similarity = max(evidence.neighbours, key=lambda each: each[1])
+        more = f" +{len(evidence.neighbours) - 1}" if len(evidence.neighbours) > 1 else ""
+        parts.append(f"{name} {similarity:.2f}{more}")
+    if evidence.chosen:
+        parts.append("new, by the model" if evidence.new else "model")
+    return " · ".join(parts) or "its name is near the text"
+
+
 def _problem(problem: Problem | None) -> dict[str, str] | None:
     return None if problem is None else {"code": problem.code, "message": problem.message}
 

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.table import Table
 
+from llmtagger.output import explain
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from rich.console import Console
 
-    from llmtagger.datatypes import Evidence, ScoredTag, TaggedProduct
+    from llmtagger.datatypes import ScoredTag, TaggedProduct
     from llmtagger.output import Cut
     from llmtagger.tagging import RunSummary
 
@@ -46,24 +48,6 @@ def _row(table: Table, item: ScoredTag, lang: str, colour: str) -> None:
         f"[{colour}]{item.score:.2f}[/]",
         escape(explain(item.evidence)),
     )
-
-
-def explain(evidence: Evidence) -> str:
-    """The evidence in one line: where it stands, the nearest carrier and how many more, the model.
-
-    `“zippered” in title · bag-3 0.58 +4 · model`
-    """
-    parts = []
-    if evidence.spans:
-        span = evidence.spans[0]
-        parts.append(f"“{span.text}” in {span.field}")
-    if evidence.neighbours:
-        name, similarity = max(evidence.neighbours, key=lambda each: each[1])
-        more = f" +{len(evidence.neighbours) - 1}" if len(evidence.neighbours) > 1 else ""
-        parts.append(f"{name} {similarity:.2f}{more}")
-    if evidence.chosen:
-        parts.append("new, by the model" if evidence.new else "model")
-    return " · ".join(parts) or "its name is near the text"
 
 
 def show_summary(console: Console, summary: RunSummary) -> None:

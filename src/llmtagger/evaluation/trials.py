@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from llmtagger.calibration import Calibration
 from llmtagger.config import Settings
-from llmtagger.datatypes import Problem, Product, Rejection, ScoredTag, TaggedProduct
+from llmtagger.datatypes import Problem, Product, Reason, Rejection, TaggedProduct
 from llmtagger.errors import ConfigError
 from llmtagger.evaluation import comparison, splitting
 from llmtagger.evaluation.judging import Judge
 from llmtagger.evaluation.metrics import Record
-from llmtagger.output import Cut
+from llmtagger.output import Cut, explain
 from llmtagger.pipeline import Filling, build_tagger
 from llmtagger.protocols import Generator
 from llmtagger.sandbox import filling
@@ -32,8 +32,8 @@ Outcome = Literal["right", "wrong", "missed", "unjudged"]
 class Shown:
     """One tag of a cell: what is kept of it, and whether gold has it.
 
-    `kept` says that the system keeps it, `chosen` that the model said it. A missed tag is neither,
-    and may have no score.
+    `kept` says that the system keeps it, `chosen` that the model said it; a missed tag may be
+    neither. `why` is the evidence in one line.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Shown:
     kept: bool = False
     chosen: bool = False
     score: float | None = None
-    scored: ScoredTag | None = None
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,31 +117,46 @@ def cell_of(
     tagged: TaggedProduct, version: str, cut: Cut, judge: Judge, gold: Sequence[str] | None
 ) -> Cell:
     """A result beside the gold of its product; `gold` is None where nobody has judged it."""
-    right = {judge.name(tag) for tag in gold or ()}
     threshold, found = cut.of(tagged), dict[str, Shown]()
     for item in tagged.scored.items:
         kept = item.score >= threshold and not item.evidence.new
         name = judge.name(item.tag.name)
         if (kept or item.evidence.chosen) and name not in found:
-            outcome: Outcome = "unjudged" if gold is None else "wrong"
-            if name in right:
-                outcome = "right" if kept else "missed"
-            found[name] = Shown(name, outcome, kept, item.evidence.chosen, item.score, item)
-    missed = {
-        name: Shown(name, "missed") for name in map(judge.name, gold or ()) if name not in found
-    }
+            why = explain(item.evidence)
+            found[name] = Shown(name, "unjudged", kept, item.evidence.chosen, item.score, why)
     answer = tagged.completion
-    return Cell(
+    cell = Cell(
         product=tagged.product,
         version=version,
-        tags=(*found.values(), *missed.values()),
+        tags=tuple(found.values()),
         rejected=tuple(Rejection(neutralise(r.text), r.reason) for r in tagged.rejected),
         problem=tagged.problem,
         prompt_tokens=answer.prompt_tokens if answer else 0,
         completion_tokens=answer.completion_tokens if answer else 0,
         seconds=answer.seconds if answer else 0.0,
-        judged=gold is not None,
     )
+    return judged(cell, judge, gold)
+
+
+def judged(cell: Cell, judge: Judge, gold: Sequence[str] | None) -> Cell:
+    """The same cell beside other gold, as it is after somebody has marked a tag."""
+    right = {judge.name(tag) for tag in gold or ()}
+
+    def outcome(tag: Shown) -> Outcome:
+        if gold is None:
+            return "unjudged"
+        if tag.name in right:
+            return "right" if tag.kept else "missed"
+        return "wrong"
+
+    said = [replace(tag, outcome=outcome(tag)) for tag in cell.tags if tag.kept or tag.chosen]
+    names = {tag.name for tag in said}
+    missed = [
+        Shown(name, "missed")
+        for name in dict.fromkeys(map(judge.name, gold or ()))
+        if name not in names
+    ]
+    return replace(cell, tags=(*said, *missed), judged=gold is not None)
 
 
 def cell_record(cell: Cell) -> Record:
@@ -156,6 +171,7 @@ def cell_record(cell: Cell) -> Record:
                 "kept": tag.kept,
                 "chosen": tag.chosen,
                 "score": None if tag.score is None else round(tag.score, 4),
+                "why": tag.why,
             }
             for tag in cell.tags
         ],
@@ -167,6 +183,23 @@ def cell_record(cell: Cell) -> Record:
         "completion_tokens": cell.completion_tokens,
         "seconds": round(cell.seconds, 3),
     }
+
+
+def cell_of_record(record: Record, product: Product) -> Cell:
+    """The cell that `cell_record` took down."""
+    return Cell(
+        product=product,
+        version=record["version"],
+        tags=tuple(
+            Shown(t["tag"], t["outcome"], t["kept"], t["chosen"], t["score"], t["why"])
+            for t in record["tags"]
+        ),
+        rejected=tuple(Rejection(r["text"], Reason(r["reason"])) for r in record["rejected"]),
+        problem=Problem(**record["problem"]) if record["problem"] else None,
+        prompt_tokens=record["prompt_tokens"],
+        completion_tokens=record["completion_tokens"],
+        seconds=record["seconds"],
+    )
 
 
 def compare(a: Sequence[Cell], b: Sequence[Cell], *, seed: int = 0) -> Record:
