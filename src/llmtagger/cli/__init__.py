@@ -9,7 +9,19 @@ from types import FrameType
 import typer
 
 from llmtagger import __version__
-from llmtagger.cli import adapter, calibrate, doctor, engine, eval, index, label, prompt, tag, tune
+from llmtagger.cli import (
+    adapter,
+    calibrate,
+    doctor,
+    engine,
+    eval,
+    index,
+    label,
+    prompt,
+    studio,
+    tag,
+    tune,
+)
 from llmtagger.cli.console import stderr
 from llmtagger.errors import LlmtaggerError
 
@@ -30,6 +42,7 @@ app.add_typer(adapter.app, name="adapter")
 app.add_typer(label.app, name="label")
 app.add_typer(engine.app, name="engine")
 app.add_typer(prompt.app, name="prompt")
+app.command("studio")(studio.studio)
 app.command("doctor")(doctor.doctor)
 
 

@@ -44,7 +44,7 @@ _OPTIONAL = (
 _SHOWN_TAGS = 30  # in plots of tags
 _SHOWN_SAMPLES = 20
 _SHOWN_PARTS = 4  # contributions shown of one score
-_OUTCOMES = {"right": "✓", "wrong": "+", "missed": "−", "unjudged": "?"}
+OUTCOMES = {"right": "✓", "wrong": "+", "missed": "−", "unjudged": "?"}
 
 JSON = Mapping[str, Any]
 
@@ -158,8 +158,12 @@ def _signed(value: float, digits: int) -> str:
 
 def write_page(template: str, context: JSON, path: Path) -> None:
     """Renders one of this package's pages; broken characters become question marks."""
-    page = _environment().get_template(template).render(context)
-    path.write_text(page, encoding="utf-8", errors="replace")
+    path.write_bytes(page_of(template, context))
+
+
+def page_of(template: str, context: JSON) -> bytes:
+    """The same, as it would be written."""
+    return _environment().get_template(template).render(context).encode("utf-8", "replace")
 
 
 @cache
@@ -180,7 +184,7 @@ def _environment() -> Environment:
         "system": name_of,
         "interval": Interval.of,
     }
-    environment.globals |= {"METRICS": METRICS, "MARKS": _OUTCOMES}
+    environment.globals |= {"METRICS": METRICS, "MARKS": OUTCOMES}
     return environment
 
 
@@ -342,7 +346,7 @@ def _sample(sample: JSON) -> dict[str, Any]:
     """A product with its judged tags, and why each has its score."""
     scores, parts = sample.get("scores") or {}, sample.get("contributions") or {}
     judged = sorted(
-        outcomes(sample, "system").items(), key=lambda each: list(_OUTCOMES).index(each[1])
+        outcomes(sample, "system").items(), key=lambda each: list(OUTCOMES).index(each[1])
     )
     rows = [
         {"tag": tag, "outcome": what, "score": scores.get(tag), "why": _why(parts.get(tag) or {})}

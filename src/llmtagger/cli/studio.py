@@ -1,0 +1,58 @@
+"""`llmtagger studio`: prompts in the browser."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from llmtagger.cli.console import stderr
+
+
+def studio(
+    index: Annotated[Path, typer.Option("-i", "--index", help="An index folder.")],
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8090,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open a browser.")] = True,
+    host: Annotated[
+        str, typer.Option(help="Beyond this machine, the address gets a token.")
+    ] = "127.0.0.1",
+    model: Annotated[
+        str, typer.Option(help="auto, a folder, or a Hugging Face id; a name with --endpoint.")
+    ] = "auto",
+    endpoint: Annotated[
+        list[str] | None, typer.Option(help="A vLLM server to use; repeatable.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="Settings.  [default: llmtagger.toml if there]")
+    ] = None,
+) -> None:
+    """Edit, try and compare prompts in the browser; mark gold.
+
+    Example: `llmtagger studio -i indexes/shop`
+    """
+    from llmtagger.errors import ConfigError
+
+    try:
+        from llmtagger.studio.server import serve
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"the studio needs {error.name}, which is not here",
+            hint="pip install 'llmtagger[studio]'",
+        ) from error
+    from llmtagger.backends.folders import cache_dir
+    from llmtagger.studio.workspace import Workspace
+
+    def ready(address: str) -> None:
+        stderr().print(f"The studio is at [bold]{address}[/]; Ctrl-C ends it.")
+        sys.stderr.flush()
+
+    with Workspace(
+        index,
+        config=config,
+        model=model,
+        endpoints=endpoint or (),
+        cache=cache_dir() / "evaluation",
+    ) as workspace:
+        serve(workspace, host=host, port=port, browser=browser, ready=ready)

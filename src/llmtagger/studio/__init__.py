@@ -1,0 +1,1 @@
+"""The studio: prompts are edited, tried and compared in a browser."""

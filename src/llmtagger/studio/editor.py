@@ -1,0 +1,311 @@
+"""The editor: a template beside what it becomes, and its answers on a few products."""
+
+from __future__ import annotations
+
+import getpass
+import threading
+from typing import Any
+
+from nicegui import run, ui
+
+from llmtagger.datatypes import Strategy
+from llmtagger.errors import LlmtaggerError
+from llmtagger.evaluation.trials import Cell
+from llmtagger.studio.frame import Frame, text
+from llmtagger.studio.matrix import shown_tag
+from llmtagger.studio.streaming import streamed
+from llmtagger.studio.workspace import Rendered
+from llmtagger.templates import Examples, TemplateFile, find_template
+
+_TRIED = (5, 10, 25, 50)  # products
+_STRATEGIES = {
+    Strategy.SIMILAR: "nearest",
+    Strategy.DIVERSE: "near and unlike each other",
+    Strategy.COVERING: "covering tags in doubt",
+}
+
+
+class Editor:
+    """The view of one browser tab."""
+
+    def __init__(self, frame: Frame, version: str | None, product: str | None, tab: str) -> None:
+        self._frame, self._workspace, self._tab = frame, frame.workspace, tab
+        self._products = self._workspace.products
+        self._at = next((at for at, each in enumerate(self._products) if each.id == product), 0)
+        names = [template.name for template in self._workspace.versions()]
+        start = version if version in names else self._workspace.live
+        self._cells: dict[str, dict[str, Cell]] = {}
+        self._stop = threading.Event()
+        self._drawing = 0
+        say = frame.say
+        with ui.element("div").classes("tools"):
+            self._version = ui.select(names, value=start, label=say("Version"))
+            self._version.props("dense outlined").mark("version")
+            self._version.on_value_change(self._load)
+            ui.button("‹", on_click=lambda: self._go(-1)).props(
+                f'flat dense aria-label="{say("Previous product")}"'
+            ).mark("previous")
+            ui.button("›", on_click=lambda: self._go(1)).props(
+                f'flat dense aria-label="{say("Next product")}"'
+            ).mark("next")
+            self._title = ui.label().classes("note").props("dir=auto").mark("product")
+        with ui.element("div").classes("split"):
+            with ui.element("section").classes("pane editor"):
+                self._state = ui.label().classes("facts").props("role=status").mark("draft-state")
+                self._code = ui.codemirror(
+                    language="Jinja2", line_wrapping=True,
+                    theme="oneDark" if frame.dark else "basicLight", on_change=self._changed,
+                ).classes("w-full").mark("code")  # fmt: skip
+                with ui.row().classes("w-full items-center"):
+                    self._strategy = ui.select(
+                        {each: say(name) for each, name in _STRATEGIES.items()},
+                        label=say("How examples are chosen"), on_change=self._changed,
+                    ).props("dense outlined").classes("grow").mark("strategy")  # fmt: skip
+                    self._count = ui.number(
+                        say("How many"), min=0, max=50, precision=0,
+                        placeholder=say("as the settings say"), on_change=self._changed,
+                    ).props("dense outlined clearable").mark("count")  # fmt: skip
+                    self._pinned = (
+                        ui.input_chips(say("Always shown (ids)"), on_change=self._changed)
+                        .props("dense outlined")
+                        .classes("grow")
+                        .mark("pinned")
+                    )
+                with ui.row().classes("w-full items-center"):
+                    ui.button(say("Save as a version"), on_click=self._save_sheet).props(
+                        "unelevated no-caps"
+                    ).mark("save")
+                    ui.button(say("Throw the draft away"), on_click=self._drop).props(
+                        "flat no-caps"
+                    ).mark("drop")
+            with ui.element("section").classes("pane"):
+                text("h2", say("Rendered"))
+                self._fault = ui.label().classes("fault").props("role=alert").mark("fault")
+                self._facts = ui.label().classes("facts").mark("facts")
+                self._shown = ui.column().classes("w-full gap-0").mark("rendered")
+        with ui.element("section").classes("pane").style("margin-top: 20px"):
+            with ui.element("div").classes("tools"):
+                self._size = ui.select(
+                    [n for n in _TRIED if n < len(self._products)] or [len(self._products)],
+                    label=say("Products"),
+                ).props("dense outlined").mark("try-size")  # fmt: skip
+                sizes = self._size.options
+                self._size.set_value(sizes[min(1, len(sizes) - 1)])
+                self._try = ui.button(say("Ask the model"), on_click=self.ask)
+                self._try.props("unelevated no-caps").mark("try")
+                self._cancel = ui.button(say("Cancel"), on_click=self._stop.set)
+                self._cancel.props("flat no-caps").mark("try-cancel").set_visibility(False)
+                self._progress = ui.label().classes("note").props("role=status").mark("try-state")
+            self._answers = ui.element("div").classes("scroll").mark("answers")
+        self._load()
+
+    @property
+    def _parent(self) -> TemplateFile:
+        return find_template(self._version.value)
+
+    @property
+    def _examples(self) -> Examples:
+        count = self._count.value
+        return Examples(
+            strategy=self._strategy.value or Strategy.SIMILAR,
+            count=None if count is None else int(count),
+            pinned=tuple(self._pinned.value or ()),
+        )
+
+    @property
+    def _draft(self) -> TemplateFile:
+        header = self._parent.header.model_copy(update={"examples": self._examples})
+        return self._workspace.draft(self._parent, header.text() + (self._code.value or ""))
+
+    @property
+    def _differs(self) -> bool:
+        parent = self._parent
+        return self._code.value != parent.body or self._examples != parent.header.examples
+
+    def _load(self) -> None:
+        """Show the chosen version, or the draft that was begun from it."""
+        parent = self._parent
+        draft = self._workspace.shelf.draft(parent.name, self._tab)
+        shown = TemplateFile(parent.name, draft.text) if draft else parent
+        examples = shown.header.examples
+        self._drawing += 1
+        self._strategy.set_value(examples.strategy)
+        self._count.set_value(examples.count)
+        self._pinned.set_value(list(examples.pinned))
+        self._code.set_value(shown.body)
+        self._drawing -= 1
+        self._tell()
+        ui.timer(0, self._render, once=True)
+
+    def _go(self, step: int) -> None:
+        self._at = (self._at + step) % len(self._products)
+        ui.timer(0, self._render, once=True)
+
+    async def _changed(self) -> None:
+        if self._drawing:
+            return
+        shelf = self._workspace.shelf
+        try:
+            if self._differs:
+                shelf.keep_draft(self._parent.name, self._tab, self._draft.source)
+            else:
+                shelf.drop_draft(self._parent.name, self._tab)
+        except LlmtaggerError as error:
+            self._say_fault(error)
+            return
+        self._tell()
+        await self._render()
+
+    def _tell(self) -> None:
+        say = self._frame.say
+        self._state.text = (
+            f"{say('Draft')}: {say('changed')}. {say('The draft is kept.')}"
+            if self._differs
+            else f"{self._parent.name}: {say('unchanged')}"
+        )
+
+    async def _render(self) -> None:
+        """Render in a thread; what was typed since makes the result of no use."""
+        self._drawing_of = mine = object()
+        product = self._products[self._at]
+        other = self._products[(self._at + 1) % len(self._products)]
+        self._title.text = f"{self._at + 1} / {len(self._products)} · {product.title}"
+        try:
+            template = self._draft
+            found = await run.io_bound(self._workspace.render, template, product, other)
+        except LlmtaggerError as error:
+            if self._drawing_of is mine:
+                self._say_fault(error)
+            return
+        if self._drawing_of is mine and found is not None:
+            self._show(found)
+
+    def _say_fault(self, error: LlmtaggerError) -> None:
+        self._fault.text = f"{error.message}\n→ {error.hint}"
+        self._fault.set_visibility(True)
+        self._try.set_enabled(False)
+
+    def _show(self, rendered: Rendered) -> None:
+        say = self._frame.say
+        self._fault.set_visibility(False)
+        self._try.set_enabled(True)
+        share = rendered.shared / max(rendered.tokens, 1)
+        facts = [
+            f"{rendered.tokens:,} {say('tokens')}",
+            f"{share:.0%} {say('shared with other products')}",
+        ]
+        if rendered.truncated:
+            facts.append(f"{say('cut short')}: {', '.join(rendered.truncated)}")
+        self._facts.text = " · ".join(facts)
+        self._shown.clear()
+        with self._shown:
+            for role, text in rendered.messages:
+                ui.label(say(role.capitalize())).classes("role")
+                ui.label(text).classes("rendered").mark(f"rendered-{role}")
+
+    async def ask(self) -> None:
+        """Ask with the draft, and with the version it came from, about some products."""
+        say = self._frame.say
+        products = self._products[: self._size.value]
+        draft, parent = self._draft, self._parent
+        self._stop.clear()
+        self._try.set_enabled(False)
+        self._cancel.set_visibility(True)
+        both = [parent, draft] if self._differs else [parent]
+        self._cells = {each.name: {} for each in both}
+        try:
+            for template in both:
+                cells = self._cells[template.name]
+                cells.update(self._workspace.known(template, products))
+                self._draw_answers()
+                left = [each for each in products if each.id not in cells]
+
+                def waiting(message: str, seconds: float) -> None:
+                    self._progress.text = f"{say('starting the server')} … {seconds:.0f} s"
+
+                def work(template: TemplateFile = template, left: Any = left) -> Any:
+                    return self._workspace.ask(template, left, waiting)
+
+                if not left or self._stop.is_set():
+                    continue
+                async for cell in streamed(work, self._stop):
+                    cells[cell.product.id] = cell
+                    self._progress.text = f"{template.name}: {len(cells)} / {len(products)}"
+                    self._draw_answers()
+        except LlmtaggerError as error:
+            self._frame.complain(error)
+        finally:
+            self._progress.text = ""
+            self._cancel.set_visibility(False)
+            self._try.set_enabled(True)
+
+    def _draw_answers(self) -> None:
+        self._answers.clear()
+        products = self._products[: self._size.value]
+        names = list(self._cells)
+        with self._answers, ui.element("table").classes("figures w-full"):
+            with ui.element("tr"):
+                for name in (self._frame.say("Product"), *names):
+                    text("th", name)
+            for product in products:
+                cells = [self._cells[name].get(product.id) for name in names]
+                if any(cells):
+                    with ui.element("tr"):
+                        text("td", product.title[:120]).props("dir=auto")
+                        for cell in cells:
+                            with ui.element("td"):
+                                self._draw_cell(cell)
+
+    def _draw_cell(self, cell: Cell | None) -> None:
+        if cell is None:
+            ui.label("…").classes("empty")
+            return
+        if cell.problem:
+            ui.label(f"{cell.problem.code}: {cell.problem.message[:200]}").classes("problem")
+        for tag in cell.tags:
+            look = shown_tag(tag)
+            ui.label(f"{look['mark']} {look['name']}".strip()).classes(
+                f"chip {look['look']}"
+            ).props("dir=auto").tooltip(f"{look['score']} {look['why']}".strip() or "–")
+        if not cell.tags and not cell.problem:
+            ui.label(self._frame.say("nothing")).classes("empty")
+
+    def _drop(self) -> None:
+        self._workspace.shelf.drop_draft(self._parent.name, self._tab)
+        parent = self._parent
+        self._drawing += 1
+        self._strategy.set_value(parent.header.examples.strategy)
+        self._count.set_value(parent.header.examples.count)
+        self._pinned.set_value(list(parent.header.examples.pinned))
+        self._code.set_value(parent.body)
+        self._drawing -= 1
+        self._tell()
+        ui.timer(0, self._render, once=True)
+
+    def _save_sheet(self) -> None:
+        say = self._frame.say
+        with ui.dialog() as sheet, ui.card().classes("sheet"):
+            text("h1", say("Save as a version"))
+            note = ui.textarea(say("Why is there a new version?")).props("outlined autofocus")
+            note.classes("w-full").mark("note")
+            author = ui.input(say("Author"), value=getpass.getuser()).props("dense outlined")
+            author.mark("author")
+
+            def save() -> None:
+                try:
+                    made = self._workspace.save(
+                        self._parent, self._draft.body, note=note.value or "",
+                        author=author.value or "", examples=self._examples,
+                    )  # fmt: skip
+                except LlmtaggerError as error:
+                    self._frame.complain(error)
+                    return
+                self._workspace.shelf.drop_draft(self._parent.name, self._tab)
+                sheet.close()
+                ui.navigate.to(f"/edit?version={made.name}")
+
+            with ui.row().classes("w-full justify-end"):
+                ui.button(say("Close"), on_click=sheet.close).props("flat no-caps")
+                ui.button(say("Save"), on_click=save).props("unelevated no-caps").mark("save-it")
+        sheet.on("hide", sheet.delete)
+        sheet.open()

@@ -1,0 +1,85 @@
+"""The studio's server: routes, and who may reach it."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import socket
+from collections.abc import Callable
+
+from nicegui import Client, app, ui
+
+from llmtagger.errors import ConfigError
+from llmtagger.studio.editor import Editor
+from llmtagger.studio.frame import framed
+from llmtagger.studio.gold import GoldView
+from llmtagger.studio.guard import Guard, is_loopback
+from llmtagger.studio.matrix import Matrix
+from llmtagger.studio.verdict import VerdictView
+from llmtagger.studio.workspace import Workspace
+
+LOOPBACK = "127.0.0.1"
+_RECONNECT = 30.0  # seconds in which a tab that lost its connection finds its page again
+
+
+def serve(
+    workspace: Workspace, *, host: str, port: int, browser: bool, ready: Callable[[str], None]
+) -> None:
+    """Serve the studio until it is stopped; `ready` hears its address.
+
+    Beyond loopback the address has a token, without which nothing is shown.
+    """
+    token = None if is_loopback(host) else secrets.token_urlsafe(24)
+    port = port or _free_port(host)
+    hosts = frozenset({host, socket.gethostname(), socket.getfqdn()} if token else {host})
+    _routes(workspace)
+    app.add_middleware(Guard, hosts=hosts, token=token)  # type: ignore[arg-type]
+    address = f"http://{host}:{port}/" + (f"?token={token}" if token else "")
+    app.on_startup(lambda: ready(address))
+    logging.getLogger("nicegui").setLevel(logging.WARNING)
+    ui.run(
+        host=host,
+        port=port,
+        title=f"{workspace.folder.name} · llmtagger studio",
+        favicon="🏷",
+        show=browser,
+        reload=False,
+        show_welcome_message=False,
+        reconnect_timeout=_RECONNECT,
+        uvicorn_logging_level="warning",
+        access_log=False,
+    )
+
+
+def _routes(workspace: Workspace) -> None:
+    @ui.page("/")
+    def matrix() -> None:
+        with framed(workspace, "/") as frame:
+            Matrix(frame)
+
+    @ui.page("/edit")
+    async def edit(client: Client, version: str = "", product: str = "") -> None:
+        await client.connected()
+        with framed(workspace, "/edit") as frame:
+            Editor(frame, version or None, product or None, client.tab_id or client.id)
+
+    @ui.page("/verdict")
+    def verdict() -> None:
+        with framed(workspace, "/verdict") as frame:
+            VerdictView(frame)
+
+    @ui.page("/gold")
+    def gold() -> None:
+        with framed(workspace, "/gold") as frame:
+            GoldView(frame)
+
+
+def _free_port(host: str) -> int:
+    try:
+        with socket.socket() as probe:
+            probe.bind((host, 0))
+            return int(probe.getsockname()[1])
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen on {host}: {error.strerror}", hint="check --host"
+        ) from error

@@ -1,0 +1,240 @@
+"""Everything that the studio's pages work on, without a page: index, versions, cells, gold."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from llmtagger.calibration import read_calibration
+from llmtagger.config import Settings, load_settings
+from llmtagger.datatypes import Product, Shortlist
+from llmtagger.errors import EngineError
+from llmtagger.evaluation.answers import KeptAnswers, kept_answers
+from llmtagger.evaluation.judging import Judge
+from llmtagger.evaluation.trials import (
+    Bench,
+    Cell,
+    cell_of_record,
+    cell_record,
+    compare,
+    judged,
+)
+from llmtagger.goldbook import FILE as GOLD
+from llmtagger.goldbook import GoldBook
+from llmtagger.pipeline import prompt_renderer
+from llmtagger.stages.retrieval import CatalogueRetriever
+from llmtagger.stages.scoring import WeightedScorer
+from llmtagger.studio import shelf
+from llmtagger.studio.shelf import Shelf
+from llmtagger.templates import TemplateFile, find_template, list_templates, live_template
+from llmtagger.versions import make_version, promote_version
+
+if TYPE_CHECKING:
+    from llmtagger.asking import Waiting
+
+DRAFT = "draft"  # the version's name in `tag.draft`: a text that is no version yet
+_KEPT_SHORTLISTS = 64  # products whose retrieval is remembered while their prompt is edited
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A prompt as the model would get it. `shared` of its `tokens` open another product's as well.
+
+    The server computes those once, as far as its blocks allow.
+    """
+
+    messages: tuple[tuple[str, str], ...]
+    tokens: int
+    shared: int
+    truncated: tuple[str, ...]
+
+
+class Workspace:
+    """An index opened for work on its prompts; any thread may use it. Close it with `with`."""
+
+    def __init__(
+        self,
+        index: Path,
+        *,
+        config: Path | None = None,
+        prompts: Path = Path("prompts"),
+        model: str = "auto",
+        endpoints: Sequence[str] = (),
+        cache: Path,
+    ) -> None:
+        from llmtagger.backends.index_folder import open_index
+        from llmtagger.backends.template_worker import TemplateWorker
+        from llmtagger.evaluation.remembering import known_index
+
+        self.folder, self._config, self._prompts = index, config, prompts
+        self._model, self._endpoints, self._cache = model, tuple(endpoints), cache
+        self.settings: Settings = load_settings(config)
+        self.index = known_index(open_index(index))
+        self.judge = Judge(self.index.vocabulary)
+        self.book = GoldBook(index / GOLD)
+        self.shelf = Shelf(index / shelf.FILE)
+        self._worker = TemplateWorker()
+        self._calibration = read_calibration(index)
+        self._answers: KeptAnswers | None = None
+        self._opening = threading.Lock()
+        self._shortlists: dict[str, Shortlist] = {}
+        self._retriever = CatalogueRetriever(
+            self.index, self.settings.retrieval, leave_out_siblings=True
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop_engine()
+        self._worker.__exit__()
+        self.book.close()
+        self.shelf.close()
+
+    # --- products
+
+    @cached_property
+    def products(self) -> tuple[Product, ...]:
+        """The labelled products of the index, in an order drawn once and for all."""
+        rows = self.index.labelled.nonzero()[0].tolist()
+        random.Random(0).shuffle(rows)
+        return tuple(self.index.product(row) for row in rows)
+
+    def gold(self, product: Product) -> tuple[str, ...] | None:
+        """The tags that are right: the catalogue's, corrected by people; None if nobody said."""
+        if product.tags is None and not self.book.marks(product.id):
+            return None
+        return self.book.gold(product, self.index.vocabulary)
+
+    # --- versions
+
+    def versions(self) -> list[TemplateFile]:
+        """All versions for the index's kind of tags, the oldest first."""
+        found = [find_template(name) for name in list_templates()]
+        return [template for template in found if template.kind is self.index.vocabulary.kind]
+
+    @property
+    def live(self) -> str:
+        """The version in use."""
+        return live_template(self.index.vocabulary.kind, load_settings(self._config).live)
+
+    def draft(self, parent: TemplateFile, text: str) -> TemplateFile:
+        """A text that is being edited, as a template that can be rendered and tried."""
+        return TemplateFile(f"{parent.task}.{DRAFT}", text)
+
+    def save(self, parent: TemplateFile, text: str, **said: Any) -> TemplateFile:
+        """The next version, as `versions.make_version` writes it."""
+        return make_version(parent, text, folder=self._prompts, **said)
+
+    def promote(self, name: str, *, note: str, author: str) -> None:
+        """Make a version live in the settings, and keep why."""
+        path = self._config or Path("llmtagger.toml")
+        promote_version(name, path, note=note, author=author, folder=self._prompts)
+
+    # --- rendering
+
+    def render(self, template: TemplateFile, product: Product, other: Product) -> Rendered:
+        """The prompt for a product, and how much of it opens that of another product as well."""
+        renderer = prompt_renderer(
+            self.index, template, self.settings, WeightedScorer(), self._worker.filling
+        )
+        prompt, beside = (renderer.render(each, self._shortlist(each)) for each in (product, other))
+        text, next_text = (
+            "\n".join(said for _, said in each.messages) for each in (prompt, beside)
+        )
+        same = next(
+            (at for at, (a, b) in enumerate(zip(text, next_text, strict=False)) if a != b),
+            min(len(text), len(next_text)),
+        )
+        return Rendered(
+            prompt.messages, self.count(text), self.count(text[:same]), prompt.truncated
+        )
+
+    def _shortlist(self, product: Product) -> Shortlist:
+        if product.id not in self._shortlists:
+            if len(self._shortlists) >= _KEPT_SHORTLISTS:
+                self._shortlists.pop(next(iter(self._shortlists)))
+            self._shortlists[product.id] = self._retriever.retrieve([product])[0]
+        return self._shortlists[product.id]
+
+    @cached_property
+    def count(self) -> Any:
+        """Counts the tokens of a text, by the model's tokenizer if it is here."""
+        from llmtagger.backends.models import count_tokens, resolve_model
+        from llmtagger.wording import estimate_tokens
+
+        return (not self._endpoints and count_tokens(resolve_model(self._model))) or estimate_tokens
+
+    # --- cells
+
+    def known(self, template: TemplateFile, products: Sequence[Product]) -> dict[str, Cell]:
+        """The cells that were computed before, by product id, judged by the gold of now."""
+        held = self.shelf.cells(self._basis(template), (product.id for product in products))
+        return {
+            product.id: self.judged(cell_of_record(held[product.id], product))
+            for product in products
+            if product.id in held
+        }
+
+    def judged(self, cell: Cell) -> Cell:
+        """A cell beside the gold of now."""
+        return judged(cell, self.judge, self.gold(cell.product))
+
+    def ask(
+        self, template: TemplateFile, products: Sequence[Product], waiting: Waiting
+    ) -> Iterator[Cell]:
+        """A cell a product as its answer comes in; closing the iterator stops asking.
+
+        The server starts when the first answer is missing. `EngineError` where it cannot; it is
+        started anew the next time.
+        """
+        basis = self._basis(template)
+        bench = Bench(
+            self.index,
+            self.settings,
+            self._open(waiting),
+            self._calibration,
+            filling=self._worker.filling,
+        )
+        try:
+            for cell in bench.cells(template, products):
+                if cell.problem is None:
+                    self.shelf.keep_cell(basis, cell.product.id, cell_record(cell))
+                yield self.judged(cell)
+        except EngineError:
+            self.stop_engine()
+            raise
+
+    def compared(self, a: TemplateFile, b: TemplateFile) -> dict[str, Any]:
+        """The verdict on two versions, from the products that both were tried on."""
+        one, other = (list(self.known(each, self.products).values()) for each in (a, b))
+        return compare(one, other)
+
+    def stop_engine(self) -> None:
+        """Stop the server, if one was started; the next question starts it again."""
+        with self._opening:
+            answers, self._answers = self._answers, None
+        if answers is not None:
+            answers.__exit__(None, None, None)
+
+    def _open(self, waiting: Waiting) -> KeptAnswers:
+        with self._opening:
+            if self._answers is None:
+                self._answers = kept_answers(
+                    self._model, self._endpoints, self.settings.engine, self._cache, waiting
+                )
+            return self._answers
+
+    def _basis(self, template: TemplateFile) -> str:
+        fitted = self._calibration.fingerprint if self._calibration else "default"
+        parts = (
+            *(template.hash, self.index.fingerprint, self.settings.fingerprint, fitted),
+            *(self._model, *self._endpoints),
+        )
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
