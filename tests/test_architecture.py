@@ -36,6 +36,9 @@ BASE = {
     "calibration",
     "output",
     "runs",
+    "marks",
+    "goldbook",
+    "goldsheets",
 }
 # What each layer may import besides itself; `lazily`, inside functions and for types only.
 LAYERS: dict[str, set[str]] = {

@@ -12,6 +12,7 @@
     ├── EncoderError         an encoder is not installed or cannot be loaded
     ├── LeakFound            test products resemble those that were learnt from
     ├── TuningError          a model cannot be tuned, or an adapter not be used
+    ├── GoldError            a gold book, or a file of gold, cannot be used
     ├── RunError             a journal belongs to another run, or another process has it
     └── EngineError          the language model's server
         ├── ModelMissing     no such model here
@@ -79,6 +80,10 @@ class LeakFound(LlmtaggerError):
 
 class TuningError(LlmtaggerError):
     """A model that cannot be tuned, or an adapter that does not fit."""
+
+
+class GoldError(LlmtaggerError):
+    """A gold book, or a file of gold, that cannot be used."""
 
 
 class RunError(LlmtaggerError):

@@ -6,6 +6,7 @@ DIR/snapshots/.tmp-*     being written, or left behind by a crash; the next writ
 DIR/.lock                held by the one writer
 DIR/scorer.json          the learned scorer, see `calibration`; knows when it is stale
 DIR/adapters/            tuned adapters, see `adapters`; each knows what it fits
+DIR/studio.sqlite        tags that people gave by hand, see `goldbook`
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ from pathlib import Path
 from llmtagger.adapters import FOLDER
 from llmtagger.calibration import FILE, PART
 from llmtagger.errors import IndexDamaged, IndexFolderError, IndexMissing
+from llmtagger.goldbook import FILES
 from llmtagger.locking import sole
 
 _CURRENT, _SNAPSHOTS, _LOCK = "CURRENT", "snapshots", ".lock"
 _NEW_CURRENT, _TEMPORARY = "CURRENT.new", ".tmp-"
-_OURS = {_CURRENT, _SNAPSHOTS, _LOCK, _NEW_CURRENT, FILE, PART, FOLDER}
+_OURS = {_CURRENT, _SNAPSHOTS, _LOCK, _NEW_CURRENT, FILE, PART, FOLDER, *FILES}
 _NAME = re.compile(r"[0-9]{8}T[0-9]{6}-[0-9a-f]{8}")
 
 

@@ -1,0 +1,9 @@
+"""Gold as files that people work on elsewhere: spreadsheets, and Label Studio's tasks.
+
+GoldBook ─▶ Statement ─▶ cells | tasks ─▶ .csv | .xlsx | .json
+files ─▶ Row ─▶ Statement ─▶ GoldBook
+"""
+
+from llmtagger.goldsheets.transfer import Imported, export_gold, import_gold
+
+__all__ = ["Imported", "export_gold", "import_gold"]
