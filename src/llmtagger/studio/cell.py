@@ -50,7 +50,7 @@ def open_cell(
             lines.clear()
             with lines:
                 for tag in shown:
-                    _line(frame, tag, marked, lambda t, r: act(
+                    _line(frame, product.lang, tag, marked, lambda t, r: act(
                         lambda: book.mark(product, t, r, author)
                     ), lambda t: act(lambda: book.unmark(product.id, t)))  # fmt: skip
 
@@ -98,6 +98,7 @@ def open_cell(
 
 def _line(
     frame: Frame,
+    lang: str,
     tag: Shown,
     marked: dict[str, bool],
     mark: Callable[[str, bool], None],
@@ -105,7 +106,7 @@ def _line(
 ) -> None:
     from llmtagger.studio.matrix import shown_tag
 
-    look = shown_tag(tag)
+    look = shown_tag(tag, frame.workspace, lang)
     with ui.element("div").classes("line"):
         with ui.element("div").classes("grow"):
             ui.label(f"{look['mark']} {look['name']}".strip()).classes(

@@ -168,7 +168,8 @@ class Editor:
         """Render in a thread; what was typed since makes the result of no use."""
         self._drawing_of = mine = object()
         product = self._products[self._at]
-        other = self._products[(self._at + 1) % len(self._products)]
+        later = (*self._products[self._at + 1 :], *self._products[: self._at])
+        other = next((each for each in later if each.lang == product.lang), product)
         self._title.text = f"{self._at + 1} / {len(self._products)} · {product.title}"
         try:
             template = self._draft
@@ -263,7 +264,7 @@ class Editor:
         if cell.problem:
             ui.label(f"{cell.problem.code}: {cell.problem.message[:200]}").classes("problem")
         for tag in cell.tags:
-            look = shown_tag(tag)
+            look = shown_tag(tag, self._workspace, cell.product.lang)
             ui.label(f"{look['mark']} {look['name']}".strip()).classes(
                 f"chip {look['look']}"
             ).props("dir=auto").tooltip(f"{look['score']} {look['why']}".strip() or "–")

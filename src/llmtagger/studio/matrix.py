@@ -18,6 +18,7 @@ from llmtagger.evaluation.trials import Cell, Shown
 from llmtagger.studio.cell import open_cell
 from llmtagger.studio.frame import Frame
 from llmtagger.studio.streaming import streamed
+from llmtagger.studio.workspace import Workspace
 from llmtagger.templates import TemplateFile, find_template
 
 SIZES = (10, 25, 50, 100, 250, 500)
@@ -59,13 +60,15 @@ class Matrix:
             self._progress = ui.label().classes("note").props("role=status").mark("progress")
         with ui.element("div").classes("tools"):
             self._search = ui.input(say("Search"), on_change=self._draw)
-            self._search.props("dense outlined clearable debounce=200").mark("search")
+            self._search.classes("short").props("dense outlined clearable debounce=200").mark(
+                "search"
+            )
             self._differ = ui.checkbox(say("Only where versions differ"), on_change=self._draw)
             self._wrong = ui.checkbox(say("Only wrong"), on_change=self._draw)
             self._sort = ui.checkbox(say("Sort by disagreement"), on_change=self._draw)
             self._tag, self._category, self._lang = (
                 ui.select([], label=say(label), with_input=True, clearable=True,
-                          on_change=self._draw).props("dense outlined")
+                          on_change=self._draw).props("dense outlined").classes("short")
                 for label in ("Tag", "Category", "Language")
             )  # fmt: skip
             ui.button(say("Report"), on_click=self._report).props("flat no-caps").mark("report")
@@ -164,7 +167,7 @@ class Matrix:
         refused = ", ".join(f"{r.text[:60]} ({r.reason.value})" for r in cell.rejected[:6])
         return {
             "problem": f"{cell.problem.code}: {cell.problem.message[:200]}" if cell.problem else "",
-            "tags": [shown_tag(tag) for tag in cell.tags],
+            "tags": [shown_tag(tag, self._workspace, cell.product.lang) for tag in cell.tags],
             "refused": f"{say('refused')}: {refused}" if refused else "",
             "none": say("nothing"),
         }
@@ -239,11 +242,11 @@ class Matrix:
         ui.download.content(page, f"{self._workspace.folder.name}-matrix.html", "text/html")
 
 
-def shown_tag(tag: Shown) -> dict[str, str]:
+def shown_tag(tag: Shown, workspace: Workspace, lang: str) -> dict[str, str]:
     """A tag for the page: its text, its mark and look, its score, and its evidence."""
     drawn = look(tag)
     return {
-        "name": tag.name[:120] + ("ᵐ" if tag.chosen else ""),
+        "name": workspace.label(tag.name, lang)[:120] + ("ᵐ" if tag.chosen else ""),
         "mark": OUTCOMES.get(drawn, ""),
         "look": drawn,
         "score": "" if tag.score is None else f"{tag.score:.2f}",

@@ -112,6 +112,11 @@ class Workspace:
             return None
         return self.book.gold(product, self.index.vocabulary)
 
+    def label(self, name: str, lang: str) -> str:
+        """A tag as a shopper of that language reads it; the text itself where it is unknown."""
+        tag = self.index.vocabulary.resolve(name)
+        return tag.label(lang[:2].lower()) if tag else name
+
     # --- versions
 
     def versions(self) -> list[TemplateFile]:
