@@ -26,7 +26,8 @@ def open_cell(
         text("h1", product.title).props("dir=auto")
         ui.label(f"{product.id} · {version}").classes("facts")
         for name, said in list(product.fields())[1:]:
-            ui.label(f"{name.removeprefix('attributes.')}: {said[:_SHOWN]}").props("dir=auto")
+            label = f"{name.removeprefix('attributes.')}: {said[:_SHOWN]}"
+            ui.label(label).classes("field").props("dir=auto")
         lines = ui.column().classes("w-full gap-0")
 
         def act(change: Callable[[], object]) -> None:

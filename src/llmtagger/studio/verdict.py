@@ -29,7 +29,8 @@ class VerdictView:
         left = self._workspace.shelf.view("verdict")
         live = self._workspace.live
         a = left.get("a") if left.get("a") in names else live
-        b = left.get("b") if left.get("b") in names else names[-1]
+        others = [name for name in names if name != a]
+        b = left.get("b") if left.get("b") in names else [a, *others][-1]
         with ui.element("div").classes("tools"):
             self._a = ui.select(names, value=a, label="A").props("dense outlined").mark("a")
             self._b = ui.select(names, value=b, label="B").props("dense outlined").mark("b")

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from llmtagger.approval import approve
 from llmtagger.calibration import read_calibration
 from llmtagger.config import Settings, load_settings
 from llmtagger.datatypes import Product, Shortlist
@@ -68,25 +69,17 @@ class Workspace:
         endpoints: Sequence[str] = (),
         cache: Path,
     ) -> None:
-        from llmtagger.backends.index_folder import open_index
         from llmtagger.backends.template_worker import TemplateWorker
-        from llmtagger.evaluation.remembering import known_index
 
         self.folder, self._config, self._prompts = index, config, prompts
         self._model, self._endpoints, self._cache = model, tuple(endpoints), cache
         self.settings: Settings = load_settings(config)
-        self.index = known_index(open_index(index))
-        self.judge = Judge(self.index.vocabulary)
         self.book = GoldBook(index / GOLD)
         self.shelf = Shelf(index / shelf.FILE)
         self._worker = TemplateWorker()
-        self._calibration = read_calibration(index)
         self._answers: KeptAnswers | None = None
         self._opening = threading.Lock()
-        self._shortlists: dict[str, Shortlist] = {}
-        self._retriever = CatalogueRetriever(
-            self.index, self.settings.retrieval, leave_out_siblings=True
-        )
+        self._open_index()
 
     def __enter__(self) -> Self:
         return self
@@ -97,20 +90,41 @@ class Workspace:
         self.book.close()
         self.shelf.close()
 
-    # --- products
+    def _open_index(self) -> None:
+        from llmtagger.backends.index_folder import open_index
+        from llmtagger.evaluation.remembering import known_index
 
-    @cached_property
-    def products(self) -> tuple[Product, ...]:
-        """The labelled products of the index, in an order drawn once and for all."""
+        self.index = known_index(open_index(self.folder))
+        self.judge = Judge(self.index.vocabulary)
+        self._calibration = read_calibration(self.folder)
+        self._shortlists: dict[str, Shortlist] = {}
+        self._retriever = CatalogueRetriever(
+            self.index, self.settings.retrieval, leave_out_siblings=True
+        )
         rows = self.index.labelled.nonzero()[0].tolist()
         random.Random(0).shuffle(rows)
-        return tuple(self.index.product(row) for row in rows)
+        # Labelled products in an order drawn once, so that any first part is a fair sample.
+        self.products = tuple(self.index.product(row) for row in rows)
+
+    # --- products
 
     def gold(self, product: Product) -> tuple[str, ...] | None:
         """The tags that are right: the catalogue's, corrected by people; None if nobody said."""
         if product.tags is None and not self.book.marks(product.id):
             return None
         return self.book.gold(product, self.index.vocabulary)
+
+    def approve(self, ids: Sequence[str], author: str) -> list[str]:
+        """Make products with their gold labels of the index, and work on with that.
+
+        Returns the ids of those that were changed meanwhile, and are still open.
+        """
+        chosen = [entry for id in ids if (entry := self.book.entry(id)) is not None]
+        if not chosen:
+            return []
+        left = approve(self.folder, chosen, self.book, author, lambda stage, done, total: None)
+        self._open_index()
+        return left
 
     def label(self, name: str, lang: str) -> str:
         """A tag as a shopper of that language reads it; the text itself where it is unknown."""
