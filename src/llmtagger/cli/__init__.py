@@ -9,7 +9,19 @@ from types import FrameType
 import typer
 
 from llmtagger import __version__
-from llmtagger.cli import adapter, calibrate, doctor, engine, eval, index, label, prompt, tag, tune
+from llmtagger.cli import (
+    adapter,
+    calibrate,
+    doctor,
+    engine,
+    eval,
+    gold,
+    index,
+    label,
+    prompt,
+    tag,
+    tune,
+)
 from llmtagger.cli.console import stderr
 from llmtagger.errors import LlmtaggerError
 
@@ -28,6 +40,7 @@ app.add_typer(eval.app, name="eval")
 app.command("tune")(tune.tune)
 app.add_typer(adapter.app, name="adapter")
 app.add_typer(label.app, name="label")
+app.add_typer(gold.app, name="gold")
 app.add_typer(engine.app, name="engine")
 app.add_typer(prompt.app, name="prompt")
 app.command("doctor")(doctor.doctor)
