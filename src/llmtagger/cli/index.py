@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -16,6 +16,7 @@ from llmtagger.cli.console import stderr, stdout
 if TYPE_CHECKING:
     from llmtagger.backends.index_folder import CatalogueIndex
     from llmtagger.backends.index_writer import Progress
+    from llmtagger.catalog import RejectedRow
     from llmtagger.cli.sources import Sources
 
 app = typer.Typer(help="Build, change and search the index of a catalogue.", no_args_is_help=True)
@@ -69,7 +70,7 @@ def build(
     elif warning := encoders.warn_if_unsuitable(encoder, sample):
         stderr().print(f"[yellow]Warning:[/] {warning}")
     chosen = encoders.load_encoder(encoder)
-    with _progress() as report:
+    with writing_progress() as report:
         index = index_writer.build(
             sources,
             output,
@@ -78,8 +79,8 @@ def build(
             kind=None if kind == "auto" else kind,
             progress=report,
         )
-    _report(index, output)
-    _finish(sources, output)
+    report_index(index, output)
+    finish(sources.rejected, output)
 
 
 @app.command()
@@ -94,10 +95,10 @@ def add(
     from llmtagger.backends import index_writer
 
     sources = _sources(catalogues, encoding, on_duplicate, config)
-    with _progress() as report:
+    with writing_progress() as report:
         index = index_writer.add(directory, sources, progress=report)
-    _report(index, directory)
-    _finish(sources, directory)
+    report_index(index, directory)
+    finish(sources.rejected, directory)
 
 
 @app.command()
@@ -110,13 +111,13 @@ def remove(
     from llmtagger.cli.sources import read_ids
 
     wanted = read_ids(ids)
-    with _progress() as report:
+    with writing_progress() as report:
         index, unknown = index_writer.remove(directory, wanted, progress=report)
     if unknown:
         names = ", ".join(unknown[:_NAMED]) + (", …" if len(unknown) > _NAMED else "")
         stderr().print(f"{len(unknown)} ids are not in the index: {names}", markup=False)
     stderr().print(f"Removed {len(wanted) - len(unknown)} products.")
-    _report(index, directory)
+    report_index(index, directory)
 
 
 @app.command()
@@ -185,7 +186,7 @@ def _sources(
 
 
 @contextmanager
-def _progress() -> Iterator[Progress]:
+def writing_progress() -> Iterator[Progress]:
     """A line on stderr that says what is being done and how far it is."""
     from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
     from rich.progress import TimeElapsedColumn as Elapsed
@@ -200,7 +201,8 @@ def _progress() -> Iterator[Progress]:
         yield report
 
 
-def _report(index: CatalogueIndex, directory: Path) -> None:
+def report_index(index: CatalogueIndex, directory: Path) -> None:
+    """Say what an index holds now, and which labels its vocabulary does not know."""
     manifest = index.manifest
     stderr().print(
         f"{directory}: {manifest.products} products, {manifest.labelled} of them labelled, "
@@ -216,15 +218,15 @@ def _report(index: CatalogueIndex, directory: Path) -> None:
         )
 
 
-def _finish(sources: Sources, directory: Path) -> None:
+def finish(rejected: Sequence[RejectedRow], directory: Path) -> None:
     """Write rejected rows beside the index and say so with exit code 3."""
     from llmtagger.catalog import write_rejects
 
-    if not sources.rejected:
+    if not rejected:
         return
     path = directory.with_name(f"{directory.resolve().name}.rejects.jsonl")
-    write_rejects(sources.rejected, path)
-    stderr().print(f"{len(sources.rejected)} rows rejected, see {path}", markup=False)
+    write_rejects(rejected, path)
+    stderr().print(f"{len(rejected)} rows rejected, see {path}", markup=False)
     raise typer.Exit(3)
 
 

@@ -33,12 +33,15 @@ class GoldView:
                 ui.button(
                     f"{say('Export')}: {name}", on_click=lambda suffix=suffix: self._export(suffix)
                 ).props("flat no-caps").mark(f"export {suffix}")
-            self._upload = ui.upload(
-                auto_upload=True, max_file_size=_LONGEST, on_upload=self._import
-            ).props(f'accept="{",".join(_FORMATS)}"').classes("hidden").mark("import-file")
-            ui.button(
-                say("Import"), on_click=lambda: self._upload.run_method("pickFiles")
-            ).props("flat no-caps").mark("import")
+            self._upload = (
+                ui.upload(auto_upload=True, max_file_size=_LONGEST, on_upload=self._import)
+                .props(f'accept="{",".join(_FORMATS)}"')
+                .classes("hidden")
+                .mark("import-file")
+            )
+            ui.button(say("Import"), on_click=lambda: self._upload.run_method("pickFiles")).props(
+                "flat no-caps"
+            ).mark("import")
             self._approve = ui.button(say("Approve"), on_click=self._approve_chosen)
             self._approve.props("unelevated no-caps").mark("approve")
         self._table = ui.table(

@@ -1,0 +1,154 @@
+"""`llmtagger gold`: tags that people gave, out of an index's gold book and into it."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from llmtagger.cli.console import stderr
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from llmtagger.goldbook import GoldBook
+
+app = typer.Typer(help="Tags given by hand: export, import, approve.", no_args_is_help=True)
+
+_NAMED = 5  # ids, tags or rows that a message names
+
+_Index = Annotated[Path, typer.Option("-i", "--index", help="An index folder.")]
+_File = Annotated[Path, typer.Argument(metavar="FILE", help=".csv, .xlsx, or .json: Label Studio.")]
+_Author = Annotated[str | None, typer.Option(help="Whose word it is.  [default: your login name]")]
+
+
+@app.command()
+def export(file: _File, index: _Index) -> None:
+    """Write all products that somebody has said something of to a file.
+
+    Example: `llmtagger gold export gold.xlsx -i indexes/shop`
+    """
+    from llmtagger.backends.index_folder import open_index
+    from llmtagger.goldsheets import export_gold
+
+    vocabulary = open_index(index, verify=False).vocabulary
+    with _book(index) as book:
+        count = export_gold(book.entries(), file, vocabulary)
+    stderr().print(f"{count} products written to {file}.", markup=False)
+
+
+@app.command("import")
+def import_(
+    file: _File,
+    index: _Index,
+    author: Annotated[
+        str | None,
+        typer.Option(help="Whose word rows are that name nobody.  [default: your login name]"),
+    ] = None,
+) -> None:
+    """Take in a file: its tags become marks. What the book holds already stays as it is.
+
+    Example: `llmtagger gold import gold.xlsx -i indexes/shop`
+    """
+    from llmtagger.backends.index_folder import open_index
+    from llmtagger.cli.index import finish
+    from llmtagger.goldsheets import import_gold
+
+    vocabulary = open_index(index, verify=False).vocabulary
+    with _book(index) as book:
+        done = import_gold(file, book, vocabulary, author or _login())
+    stderr().print(f"{done.products} products, {done.new} of them new; {done.marks} marks changed.")
+    if done.silent:
+        stderr().print(f"{done.silent} tasks have no annotation; left out.")
+    if done.unknown:
+        stderr().print(
+            f"{len(done.unknown)} tags are not in the vocabulary: {_some(done.unknown)}",
+            markup=False,
+        )
+    for row in done.rejected[:_NAMED]:
+        stderr().print(f"Row {row.line}: {row.reason}", markup=False)
+    finish(done.rejected, index)
+
+
+@app.command()
+def status(
+    index: _Index, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False
+) -> None:
+    """Count products by state, marks and ratings."""
+    with _book(index) as book:
+        counts = asdict(book.counts())
+    if as_json:
+        sys.stdout.write(json.dumps(counts) + "\n")
+        return
+    for name, count in counts.items():
+        sys.stdout.write(f"{name:10}{count}\n")
+
+
+@app.command()
+def approve(
+    index: _Index,
+    ids: Annotated[
+        list[str] | None, typer.Argument(metavar="[ID]...", help="Products, reviewed or not.")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All that are reviewed.")] = False,
+    author: _Author = None,
+) -> None:
+    """Make products with their gold labelled products of the index.
+
+    Example: `llmtagger gold approve --all -i indexes/shop`
+    """
+    from llmtagger import approval
+    from llmtagger.backends.index_folder import open_index
+    from llmtagger.cli.index import report_index, writing_progress
+
+    if bool(ids) == everything:
+        raise typer.BadParameter("name products, or give --all")
+    changed: list[str] = []
+    with _book(index) as book:
+        if everything:
+            chosen = [entry for entry in book.entries() if entry.state == "reviewed"]
+            unknown: list[str] = []
+        else:
+            found = {id: book.entry(id) for id in ids or ()}
+            chosen = [entry for entry in found.values() if entry is not None]
+            unknown = [id for id, entry in found.items() if entry is None]
+        if chosen:
+            with writing_progress() as report:
+                changed = approval.approve(index, chosen, book, author or _login(), report)
+            report_index(open_index(index), index)
+    stderr().print(f"Approved {len(chosen) - len(changed)} products.")
+    if changed:
+        stderr().print(
+            f"{len(changed)} were changed meanwhile and are still open: {_some(changed)}",
+            markup=False,
+        )
+    if unknown:
+        stderr().print(
+            f"{len(unknown)} are not in the gold book: {_some(unknown)}",
+            markup=False,
+        )
+        raise typer.Exit(3)
+
+
+def _book(index: Path) -> GoldBook:
+    from llmtagger.backends.snapshots import current_snapshot
+    from llmtagger.goldbook import FILE, GoldBook
+
+    current_snapshot(index)  # says so where there is no index
+    return GoldBook(index / FILE)
+
+
+def _login() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        return "unknown"
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (", …" if len(names) > _NAMED else "")
