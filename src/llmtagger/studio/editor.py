@@ -82,7 +82,7 @@ class Editor:
                 text("h2", say("Rendered"))
                 self._fault = ui.label().classes("fault").props("role=alert").mark("fault")
                 self._facts = ui.label().classes("facts").mark("facts")
-                self._shown = ui.column().classes("w-full gap-0").mark("rendered")
+                self._shown = ui.column().classes("w-full gap-0 prompt").mark("rendered")
         with ui.element("section").classes("pane").style("margin-top: 20px"):
             with ui.element("div").classes("tools"):
                 self._size = ui.select(
@@ -270,6 +270,9 @@ class Editor:
             ).props("dir=auto").tooltip(f"{look['score']} {look['why']}".strip() or "–")
         if not cell.tags and not cell.problem:
             ui.label(self._frame.say("nothing")).classes("empty")
+        ui.label(
+            f"{cell.seconds:.2f} s · {cell.prompt_tokens:,} {self._frame.say('tokens')}"
+        ).classes("cost")
 
     def _drop(self) -> None:
         self._workspace.shelf.drop_draft(self._parent.name, self._tab)
