@@ -2,8 +2,8 @@
 
     python tools/studio_images.py [-i indexes/examples]
 
-It asks the real model about ten products with two versions of the prompt, marks a tag, and takes the
-pictures with the Chromium that is installed. The index is copied first and stays as it is.
+It asks the real model about ten products with two versions of the prompt, marks a tag, and takes
+the pictures with the Chromium that is installed. The index is copied first and stays as it is.
 """
 
 from __future__ import annotations

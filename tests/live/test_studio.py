@@ -1,4 +1,4 @@
-"""The studio in a real browser, with the real engine: the tutorial step by step, and what goes wrong."""
+"""The studio in a real browser, with the real engine: the tutorial, and what goes wrong."""
 
 from __future__ import annotations
 
