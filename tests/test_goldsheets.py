@@ -353,9 +353,10 @@ def test_entities_are_refused(
     assert list(book.entries()) == []
 
 
-def test_a_cell_far_away_costs_nothing(
-    workbook: Path, book: GoldBook, vocabulary: Vocabulary
+def test_no_blank_rows_are_made_up_to_a_cell_far_away(
+    workbook: Path, book: GoldBook, vocabulary: Vocabulary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(xlsx, "_ROWS", 1_000)
     with zipfile.ZipFile(workbook) as archive:
         plain = archive.read(SHEET).decode()
     far = '<row r="999999999"><c r="ZZZ999999999" t="inlineStr"><is><t>x</t></is></c></row>'
