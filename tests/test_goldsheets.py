@@ -285,7 +285,11 @@ def test_a_formula_found_in_a_workbook_is_text(
 
 
 def test_cells_that_are_no_text(book: GoldBook, tmp_path: Path, vocabulary: Vocabulary) -> None:
-    rows = [["id", "title", "brand", "tags"], [12, 3.5, True, 2024], [7.0, "Mug", None, None]]
+    rows: list[list[Any]] = [
+        ["id", "title", "brand", "tags"],
+        [12, 3.5, True, 2024],
+        [7.0, "Mug", None, None],
+    ]
     import_gold(sheet(tmp_path / "n.xlsx", rows), book, vocabulary, "bo")
     first = entry_of(book, "12")
     assert (first.product.title, first.product.brand) == ("3.5", "true")
