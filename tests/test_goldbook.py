@@ -6,7 +6,7 @@ import json
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -113,11 +113,12 @@ def test_the_last_word_on_a_tag_counts_under_any_name(vocabulary: Vocabulary) ->
 def test_any_later_word_opens_a_product_again(book: GoldBook) -> None:
     assert book.state("w1") is State.OPEN
     book.mark(WALLET, "gift", True, "ana")
+    changes: list[Callable[[], None]] = [
+        lambda: book.mark(WALLET, "gift", True, "ana"),
+        lambda: book.unmark("w1", "gift"),
+    ]
     for settled in (book.review, book.approve):
-        for change in (
-            lambda: book.mark(WALLET, "gift", True, "ana"),
-            lambda: book.unmark("w1", "gift"),
-        ):
+        for change in changes:
             book.mark(WALLET, "gift", True, "ana")
             settled("w1", "ana")
             assert book.state("w1") is not State.OPEN

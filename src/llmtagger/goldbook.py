@@ -286,8 +286,14 @@ class GoldBook:
             states = dict(self._all("SELECT state, COUNT(*) FROM products GROUP BY state"))
             marks = dict(self._all("SELECT is_right, COUNT(*) FROM marks GROUP BY is_right"))
             [(ratings,)] = self._all("SELECT COUNT(*) FROM ratings")
-        by_state = [states.get(state.value, 0) for state in State]
-        return Counts(*by_state, marks.get(1, 0), marks.get(0, 0), ratings)
+        return Counts(
+            open=states.get(State.OPEN.value, 0),
+            reviewed=states.get(State.REVIEWED.value, 0),
+            approved=states.get(State.APPROVED.value, 0),
+            right=marks.get(1, 0),
+            wrong=marks.get(0, 0),
+            ratings=ratings,
+        )
 
     def _store(self, product: Product, author: str, at: str) -> None:
         self._connection.execute(

@@ -7,6 +7,7 @@ import warnings
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
+from io import BytesIO
 from typing import IO, Any
 from xml.parsers import expat
 
@@ -40,9 +41,13 @@ def write_rows(rows: Iterable[Sequence[str]], handle: IO[bytes]) -> int:
         made.data_type = "s"  # openpyxl takes some texts for formulas or errors
         return made
 
-    for row in rows:
-        sheet.append([cell(text) for text in row])
-        count += 1
+    try:
+        for row in rows:
+            sheet.append([cell(text) for text in row])
+            count += 1
+    except BaseException:
+        book.save(BytesIO())  # closes and removes openpyxl's temporary file
+        raise
     book.save(handle)
     return count
 
@@ -92,6 +97,8 @@ def _rows(sheet: Any, source: Source) -> Iterator[tuple[int, list[str]]]:
             return
         except Exception as error:  # as above
             raise _unreadable(source, error) from error
+        if values.count(None) == len(values):
+            continue  # at once: there may be a million of them
         cells = [_text(value) for value in values]
         while cells and not cells[-1]:
             cells.pop()
