@@ -107,7 +107,7 @@ def new(
         said = old.body if strategy or count is not None or pin else typer.edit(old.body)
     else:
         try:
-            said = text.read_text(encoding="utf-8")
+            said = text.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"cannot read {text}: {error}", hint="check the path") from error
     wanted = {"strategy": strategy, "count": count, "pinned": tuple(pin) if pin else None}
