@@ -210,7 +210,9 @@ def compare(a: Sequence[Cell], b: Sequence[Cell], *, seed: int = 0) -> Record:
     such product is judged.
     """
     other = {cell.product.id: cell for cell in b if cell.judged}
-    pairs = [(cell, other[cell.product.id]) for cell in a if cell.product.id in other]
+    pairs = [
+        (cell, other[cell.product.id]) for cell in a if cell.judged and cell.product.id in other
+    ]
     if not pairs:
         raise ConfigError(
             "no product that both versions were tried on has gold",
