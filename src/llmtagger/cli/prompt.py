@@ -116,7 +116,7 @@ def new(
         old,
         old.body if said is None else said,
         note=note,
-        author=author or getpass.getuser(),
+        author=_whoami() if author is None else author,
         examples=old.header.examples.model_copy(update=changed) if changed else None,
     )
     stderr().print(f"Wrote prompts/{made.name}.jinja.")
@@ -251,9 +251,16 @@ def promote(
     from llmtagger.versions import promote_version
 
     path = config or Path(DEFAULT_FILE)
-    before = promote_version(name, path, note=note, author=author or getpass.getuser())
+    before = promote_version(name, path, note=note, author=_whoami() if author is None else author)
     stderr().print(f"{name} is live in {path}" + (f"; before, {before} was." if before else "."))
     stderr().print("The weight of its answers is not known: llmtagger calibrate fits it.")
+
+
+def _whoami() -> str:
+    try:
+        return getpass.getuser()
+    except (ImportError, KeyError, OSError):  # a container's user may have no name
+        return ""
 
 
 @contextmanager
