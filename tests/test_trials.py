@@ -293,7 +293,10 @@ def test_what_people_judged_since_counts(index: CatalogueIndex) -> None:
     assert plain[0].gold == {"wallet", "leather"}
     gold = {"p0": ("mug",), "new": ()}
     judged = tried(Bench(index, SETTINGS, None, gold=gold), V1, own)
-    assert [(cell.judged, cell.gold) for cell in judged] == [(True, {"mug"}), (True, set())]
+    assert [(cell.judged, cell.gold) for cell in judged] == [
+        (True, frozenset({"mug"})),
+        (True, frozenset()),
+    ]
 
 
 def test_a_prompt_that_pins_nobody_is_refused(index: CatalogueIndex) -> None:
