@@ -317,7 +317,7 @@ def test_the_live_template_is_the_one_that_settings_name(kind: TagKind) -> None:
         pytest.param("", '[live]\ntag = "tag.v2"\n', None, id="empty"),
         pytest.param(
             "# ours\n[prompt]\nexamples = 2 # few\n",
-            '# ours\n[prompt]\nexamples=2 # few\n\n[live]\ntag = "tag.v2"\n',
+            '# ours\n[prompt]\nexamples = 2 # few\n\n[live]\ntag = "tag.v2"\n',
             None,
             id="other-section",
         ),
