@@ -296,6 +296,9 @@ class MemoryCatalogue:
     def product(self, position: int) -> Product:
         return self.products[position]
 
+    def position(self, id: str) -> int | None:
+        return next((at for at, each in enumerate(self.products) if each.id == id), None)
+
 
 def memory_catalogue(
     products: Sequence[Product],

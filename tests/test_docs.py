@@ -25,7 +25,9 @@ from tools.run_docs import (
 )
 
 from llmtagger import __version__
-from llmtagger.config import Settings
+from llmtagger.config import LiveSettings, Settings
+from llmtagger.datatypes import TagKind
+from llmtagger.templates import live_template
 
 ROOT = Path(__file__).parents[1]
 PAGES = pages()
@@ -141,6 +143,10 @@ def test_every_setting_is_documented_with_its_default() -> None:
         name: set(section) for name, section in defaults.items()
     }
     del shown["catalogue"], defaults["catalogue"]  # shows examples: the defaults are empty
+    live = LiveSettings(**shown.pop("live"))
+    for kind in TagKind:
+        assert live_template(kind, live) == live_template(kind, LiveSettings(**defaults["live"]))
+    del defaults["live"]
     assert shown == defaults
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,16 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmtagger.config import PromptSettings
-from llmtagger.datatypes import Candidate, Neighbour, Product, Prompt, Shortlist, Tag, TagKind
+from llmtagger.datatypes import Candidate, Neighbour, Product, Prompt, Shortlist, Tag
 from llmtagger.errors import PromptError
 from llmtagger.stages.prompting import PromptRenderer, grouped
-from llmtagger.templates import (
-    TemplateFile,
-    default_template,
-    find_template,
-    list_templates,
-    tuning_template,
-)
+from llmtagger.templates import TemplateFile, find_template, list_templates
 
 EN = Product(
     "n1",
@@ -106,39 +99,6 @@ def test_the_same_input_gives_the_same_prompt(name: str) -> None:
     one, other = (_renderer(name).render(EN, SHORTLISTS["en"]) for _ in range(2))
     assert one == other
     assert (one.template, one.template_hash) == (name, find_template(name).hash)
-
-
-def test_what_comes_with_llmtagger() -> None:
-    assert list_templates() == ["free.v1", "free.v2", "span.v1", "span.v2", "tag.v1", "tag.v2"]
-    for kind in TagKind:
-        assert find_template(default_template(kind)).kind is kind
-        assert find_template(tuning_template(kind)).kind is kind
-
-
-def test_a_template_may_lie_anywhere(tmp_path: Path) -> None:
-    path = tmp_path / "span.v7.jinja"
-    path.write_text("text", encoding="utf-8")
-    assert find_template(str(path)) == TemplateFile("span.v7", "text")
-
-
-def test_the_hash_follows_the_text() -> None:
-    assert TemplateFile("tag.v1", "a").hash != TemplateFile("tag.v1", "b").hash
-    assert TemplateFile("tag.v1", "a").hash == TemplateFile("tag.v2", "a").hash
-
-
-@pytest.mark.parametrize(
-    ("name", "said"),
-    [
-        ("tag.v99", "known are free.v1, free.v2, span.v1, span.v2, tag.v1, tag.v2"),
-        ("summary.v1", "tasks are tag, span, free"),
-        ("/nowhere/tag.v1.jinja", "known are"),
-        ("../prompts/secret", "tasks are"),
-    ],
-)
-def test_an_unknown_template_is_refused(name: str, said: str) -> None:
-    with pytest.raises(PromptError) as caught:
-        find_template(name)
-    assert said in caught.value.hint
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from llmtagger.errors import PromptError
 from llmtagger.templates import TemplateFile
 
 ROLES = ("system", "user")
-KNOWN = frozenset({"lang", "product", "examples", "candidates", "keys", "max_tags"})
+KNOWN = frozenset({"lang", "product", "examples", "candidates", "keys", "max_tags", "votes"})
 LONGEST = 200_000  # characters of a message; no model here reads as much
 
 Messages = tuple[tuple[str, str], ...]  # role and text

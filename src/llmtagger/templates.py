@@ -13,7 +13,7 @@ import os
 import re
 import tempfile
 import tomllib
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -134,7 +134,7 @@ def find_template(name: str) -> TemplateFile:
             hint=f"a prompt's file is named TASK.vN.jinja; tasks are {', '.join(_TASKS)}",
         )
     try:
-        return TemplateFile(path.stem, path.read_text(encoding="utf-8"))
+        return TemplateFile(path.stem, path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         raise PromptError(
             f"no prompt {name!r} ({error})",
@@ -172,7 +172,8 @@ def save_version(
     header = header.model_copy(
         update={"parent": parent.name, "date": datetime.now(UTC).replace(microsecond=0)}
     )
-    source = header.text() + _HEADER.sub("", body)
+    # As it is read again: a version has one hash, whatever the line ends of where it was written.
+    source = header.text() + re.sub(r"\r\n?", "\n", _HEADER.sub("", body))
     folder.mkdir(parents=True, exist_ok=True)
     handle, part = tempfile.mkstemp(prefix=".", suffix=".part", dir=folder)
     try:
@@ -216,9 +217,11 @@ def make_live(name: str, config: Path = Path(DEFAULT_FILE)) -> str | None:
             table = tomlkit.parse(config.read_text(encoding="utf-8-sig"))
         except FileNotFoundError:
             table = tomlkit.document()
-        except (OSError, UnicodeDecodeError, tomlkit.exceptions.ParseError) as error:
+        except (OSError, UnicodeDecodeError, tomlkit.exceptions.TOMLKitError) as error:
             raise ConfigError(f"{config} cannot be read: {error}", hint="mend it") from error
         live = table.setdefault("live", tomlkit.table())
+        if not isinstance(live, MutableMapping):
+            raise ConfigError(f"live in {config} is no table", hint="write [live]")
         before = live.get(template.task)
         live[template.task] = name
         part = config.with_name(f".{config.name}.part")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -27,8 +28,8 @@ def make_version(
 
     `examples` are the parent's, or those that a header in `text` asks for, unless given.
     """
-    edited = TemplateFile(parent.name, text)
-    own = edited.header if edited.body != text else parent.header
+    edited = TemplateFile(parent.name, re.sub(r"\r\n?", "\n", text))
+    own = edited.header if edited.body != edited.source else parent.header
     header = own.model_copy(
         update={"note": note, "author": author, "examples": examples or own.examples}
     )

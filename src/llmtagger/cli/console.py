@@ -14,7 +14,7 @@ def stderr() -> Console:
     """The console for progress, notes and errors."""
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    return Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
 
 
 @cache
@@ -22,4 +22,4 @@ def stdout() -> Console:
     """The console for results that a person reads."""
     from rich.console import Console
 
-    return Console(highlight=False)
+    return Console(highlight=False, emoji=False)  # ":key:" is a product's text

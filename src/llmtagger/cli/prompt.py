@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import getpass
 import json
+import os
 import random
+import shlex
+import subprocess
 import sys
+import tempfile
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -104,19 +108,19 @@ def new(
 
     old = find_template(parent)
     if text is None:
-        said = old.body if strategy or count is not None or pin else typer.edit(old.body)
+        said = old.body if strategy or count is not None or pin else _edited(old.body)
     else:
         try:
-            said = text.read_text(encoding="utf-8")
+            said = text.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"cannot read {text}: {error}", hint="check the path") from error
     wanted = {"strategy": strategy, "count": count, "pinned": tuple(pin) if pin else None}
     changed = {name: value for name, value in wanted.items() if value is not None}
     made = make_version(
         old,
-        old.body if said is None else said,
+        said,
         note=note,
-        author=author or getpass.getuser(),
+        author=_whoami() if author is None else author,
         examples=old.header.examples.model_copy(update=changed) if changed else None,
     )
     stderr().print(f"Wrote prompts/{made.name}.jinja.")
@@ -251,9 +255,33 @@ def promote(
     from llmtagger.versions import promote_version
 
     path = config or Path(DEFAULT_FILE)
-    before = promote_version(name, path, note=note, author=author or getpass.getuser())
+    before = promote_version(name, path, note=note, author=_whoami() if author is None else author)
     stderr().print(f"{name} is live in {path}" + (f"; before, {before} was." if before else "."))
     stderr().print("The weight of its answers is not known: llmtagger calibrate fits it.")
+
+
+def _edited(text: str) -> str:
+    """The text as a person leaves it in their editor."""
+    from llmtagger.errors import ConfigError
+
+    editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "prompt.jinja"
+        file.write_text(text, encoding="utf-8")
+        try:
+            subprocess.run([*shlex.split(editor), str(file)], check=True)
+            return file.read_text(encoding="utf-8-sig")
+        except (OSError, ValueError, subprocess.CalledProcessError) as error:
+            raise ConfigError(
+                f"the editor gave no text: {error}", hint="set EDITOR, or name a FILE"
+            ) from error
+
+
+def _whoami() -> str:
+    try:
+        return getpass.getuser()
+    except (ImportError, KeyError, OSError):  # a container's user may have no name
+        return ""
 
 
 @contextmanager

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 from llmtagger.calibration import Calibration
 from llmtagger.config import Settings
-from llmtagger.datatypes import Problem, Product, Reason, Rejection, TaggedProduct
+from llmtagger.datatypes import Opinion, Problem, Product, Reason, Rejection, TaggedProduct
 from llmtagger.errors import ConfigError
 from llmtagger.evaluation import comparison, splitting
 from llmtagger.evaluation.judging import Judge
+from llmtagger.evaluation.learning import Labelled
 from llmtagger.evaluation.metrics import Record
 from llmtagger.output import Cut, explain
 from llmtagger.pipeline import Filling, build_tagger
-from llmtagger.protocols import Generator
+from llmtagger.protocols import Generator, Vectors
 from llmtagger.sandbox import filling
 from llmtagger.scorers import learned_scorer
 from llmtagger.stages.scoring import WeightedScorer
@@ -78,7 +80,8 @@ class Cell:
 class Bench:
     """An index and a model that prompts are tried with.
 
-    A product is asked about as if it were new: it is never its own example, nor is a sibling. The
+    A product is asked about as if it were new: it is never its own example, nor is a sibling, and
+    what the index learnt from it and them is left out, where its text is still the index's. The
     model's answers weigh the same whatever the prompt: what was fitted to one prompt's answers
     would favour that prompt. `gold` gives the tags of products that people have judged since.
     """
@@ -101,6 +104,7 @@ class Bench:
             self.settings,
             self.generator,
             leave_out_siblings=True,
+            experts=_AsIfNew(self.index, lambda: self._learnt),
             scorer=learned_scorer(fitted) if fitted else WeightedScorer(),
             filling=self.filling,
         )
@@ -111,6 +115,38 @@ class Bench:
         for tagged in tagger.tag(products):
             gold = self.gold.get(tagged.product.id, tagged.product.tags)
             yield cell_of(tagged, template.name, cut, judge, gold)
+
+    @cached_property
+    def _learnt(self) -> Labelled:
+        return Labelled.of(self.index, self.settings, lambda stage, done, total: None)
+
+
+@dataclass(frozen=True)
+class _AsIfNew:
+    """The index's experts; of a product that they learnt from, their opinion without its group.
+
+    The latter take a while to compute, and are `learnt` when there is such a product.
+    """
+
+    index: CatalogueIndex
+    learnt: Callable[[], Labelled]
+
+    def judge(self, products: Sequence[Product], vectors: Vectors) -> list[Opinion]:
+        found = list(self.index.experts.judge(products, vectors))
+        known = [at for at, product in enumerate(products) if self._is_labelled(product)]
+        if known:
+            learnt = self.learnt()
+            ids = {product.id for product in learnt.products}
+            for at in known:
+                if products[at].id in ids:
+                    found[at] = learnt.experts.judge([products[at]], vectors[at : at + 1])[0]
+        return found
+
+    def _is_labelled(self, product: Product) -> bool:
+        row = self.index.position(product.id)
+        if row is None or not self.index.labelled[row]:
+            return False
+        return self.index.product(row).text() == product.text()
 
 
 def cell_of(
@@ -210,7 +246,9 @@ def compare(a: Sequence[Cell], b: Sequence[Cell], *, seed: int = 0) -> Record:
     such product is judged.
     """
     other = {cell.product.id: cell for cell in b if cell.judged}
-    pairs = [(cell, other[cell.product.id]) for cell in a if cell.product.id in other]
+    pairs = [
+        (cell, other[cell.product.id]) for cell in a if cell.judged and cell.product.id in other
+    ]
     if not pairs:
         raise ConfigError(
             "no product that both versions were tried on has gold",

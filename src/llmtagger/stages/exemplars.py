@@ -29,14 +29,15 @@ class LabelledProducts(Protocol):
 class Exemplars:
     """Pinned products first, then neighbours in the order of the rule's strategy.
 
-    A product is never its own example, nor is one with its title or of its group. Raises
-    `PromptError` where a pinned product is not in the index, or has no tags.
+    A product is never its own example. One with its title or of its group is not shown to it by
+    being pinned; whether neighbours may be such, retrieval decides. Raises `PromptError` where a
+    pinned product is not in the index, or has no tags.
     """
 
     def __init__(self, rule: Examples, products: LabelledProducts, scorer: Scorer) -> None:
         self._order = STRATEGIES[rule.strategy]
         self._products, self._scorer = products, scorer
-        self._pinned = tuple(self._find(id) for id in rule.pinned)
+        self._pinned = tuple(self._find(id) for id in dict.fromkeys(rule.pinned))
 
     def choose(self, product: Product, shortlist: Shortlist, count: int) -> tuple[Product, ...]:
         """`count` examples at the most, those to be shown first first."""

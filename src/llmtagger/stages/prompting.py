@@ -100,6 +100,7 @@ class PromptRenderer:
             "candidates": list(offered_labels(product, shortlist)),
             "keys": [neutralise(key) for key in shortlist.keys],
             "max_tags": self._max_tags,
+            "votes": _votes(product, shortlist),
         }
         return values, tuple(truncated)
 
@@ -111,6 +112,12 @@ class PromptRenderer:
             "tags": tags[:_SHOWN_TAGS],
             "values": grouped(tags, shortlist.keys),
         }
+
+
+def _votes(product: Product, shortlist: Shortlist) -> dict[str, int]:
+    """How many of the similar products carry each tag on offer, by its label."""
+    votes = {candidate.tag.id: len(candidate.votes) for candidate in shortlist.offer}
+    return {label: votes[tag.id] for label, tag in offered_labels(product, shortlist).items()}
 
 
 def grouped(tags: Sequence[str], keys: Sequence[str]) -> dict[str, list[str]]:
