@@ -32,7 +32,17 @@ from llmtagger.datatypes import (
 from llmtagger.errors import ConfigError, PromptError
 from llmtagger.evaluation.judging import Judge
 from llmtagger.evaluation.learning import Labelled, calibrate
-from llmtagger.evaluation.trials import Bench, Cell, Outcome, Shown, cell_of, cell_record, compare
+from llmtagger.evaluation.trials import (
+    Bench,
+    Cell,
+    Outcome,
+    Shown,
+    cell_of,
+    cell_of_record,
+    cell_record,
+    compare,
+    judged,
+)
 from llmtagger.output import Cut
 from llmtagger.pipeline import build_tagger
 from llmtagger.scorers import learned_scorer
@@ -140,15 +150,21 @@ def test_a_cell_as_json(vocabulary: Vocabulary) -> None:
         "product": "p",
         "version": "tag.v9",
         "tags": [
-            {"tag": "mug", "outcome": "right", "kept": True, "chosen": True, "score": 0.8765},
-            {"tag": "gift", "outcome": "missed", "kept": False, "chosen": False, "score": None},
+            {
+                "tag": "mug", "outcome": "right", "kept": True, "chosen": True,
+                "score": 0.8765, "why": "model",
+            },
+            {
+                "tag": "gift", "outcome": "missed", "kept": False, "chosen": False,
+                "score": None, "why": "",
+            },
         ],
         "rejected": [{"text": "a b", "reason": "not_in_shortlist"}],
         "problem": None,
         "prompt_tokens": 7,
         "completion_tokens": 3,
         "seconds": 0.5,
-    }
+    }  # fmt: skip
     broken = cell_record(replace(cell, problem=Problem("refused", "too long")))
     assert broken["problem"] == {"code": "refused", "message": "too long"}
 
@@ -217,8 +233,13 @@ def learnt(index: CatalogueIndex) -> Calibration:
     )
 
 
-def tried(bench: Bench, template: TemplateFile, products: Sequence[Product]) -> list[Cell]:
-    found = {cell.product.id: cell for cell in bench.cells(template, products)}
+def tried(
+    bench: Bench,
+    template: TemplateFile,
+    products: Sequence[Product],
+    generator: FakeGenerator | None = None,
+) -> list[Cell]:
+    found = {cell.product.id: cell for cell in bench.cells(template, products, generator)}
     return [found[product.id] for product in products]
 
 
@@ -227,7 +248,7 @@ def test_neither_a_product_nor_its_siblings_are_shown(index: CatalogueIndex) -> 
     siblings = {"p2": {"p2", "twin"}, "p5": {"p5", "sibling"}, "p7": {"p7"}}
     for id, left_out in siblings.items():
         generator = FakeGenerator()
-        tried(Bench(index, SETTINGS, generator), wide, [BY_ID[id]])
+        tried(Bench(index, SETTINGS), wide, [BY_ID[id]], generator)
         ((prompt, _),) = generator.asked
         titles = prompt.messages[1][1].splitlines()
         assert not {BY_ID[each].title for each in left_out} & set(titles)
@@ -236,7 +257,7 @@ def test_neither_a_product_nor_its_siblings_are_shown(index: CatalogueIndex) -> 
 
 def test_what_was_learnt_from_a_product_is_left_out(index: CatalogueIndex) -> None:
     """Its labels would come back through the linear expert: that of a product like no other."""
-    bench = Bench(index, SETTINGS, None)
+    bench = Bench(index, SETTINGS)
     stranger = replace(BY_ID["p0"], id="stranger", title="new leather wallet")
     own = [BY_ID["odd"], BY_ID["p0"], BY_ID["p5"], stranger]
     cells = tried(bench, V1, own)
@@ -262,12 +283,12 @@ def test_the_model_is_weighed_alike_whatever_the_prompt(
 ) -> None:
     """Of a calibration, what was fitted to the answers to one prompt is left out."""
     own = PRODUCTS[:6]
-    bench = Bench(index, SETTINGS, FakeGenerator(), learnt)
-    one, other = tried(bench, V1, own), tried(bench, TITLES, own)
+    bench, model = Bench(index, SETTINGS, learnt), FakeGenerator()
+    one, other = tried(bench, V1, own, model), tried(bench, TITLES, own, model)
     assert all(cell.said for cell in one)  # asked, though the calibration says to ask nothing
     assert [cell.tags for cell in one] == [cell.tags for cell in other]
     plain = learnt.model_copy(update={"asked": None, "ask": None})
-    assert [c.tags for c in tried(replace(bench, calibration=plain), V1, own)] == [
+    assert [c.tags for c in tried(replace(bench, calibration=plain), V1, own, model)] == [
         c.tags for c in one
     ]
     assert learned_scorer(learnt) != learned_scorer(plain)
@@ -278,31 +299,34 @@ def test_where_a_bench_cuts(index: CatalogueIndex, learnt: Calibration) -> None:
     own = PRODUCTS[:6]
     for threshold in (0.0, 1.0):
         settings = Settings(scoring=ScoringSettings(threshold=threshold))
-        kept = [cell.kept for cell in tried(Bench(index, settings, None), V1, own)]
+        kept = [cell.kept for cell in tried(Bench(index, settings), V1, own)]
         assert all(kept) if threshold == 0 else not any(kept)
         fitted = learnt.unasked.model_copy(update={"threshold": 1 - threshold})
-        bench = Bench(index, settings, None, learnt.model_copy(update={"unasked": fitted}))
+        bench = Bench(index, settings, learnt.model_copy(update={"unasked": fitted}))
         kept = [cell.kept for cell in tried(bench, V1, own)]
         assert all(kept) if threshold == 1 else not any(kept)
 
 
 def test_what_people_judged_since_counts(index: CatalogueIndex) -> None:
+    judge = Judge(index.vocabulary)
     own = [BY_ID["p0"], Product("new", "leather wallet", lang="en")]
-    plain = tried(Bench(index, SETTINGS, None), V1, own)
+    plain = tried(Bench(index, SETTINGS), V1, own)
     assert [cell.judged for cell in plain] == [True, False]
     assert plain[0].gold == {"wallet", "leather"}
-    gold = {"p0": ("mug",), "new": ()}
-    judged = tried(Bench(index, SETTINGS, None, gold=gold), V1, own)
-    assert [(cell.judged, cell.gold) for cell in judged] == [
+    since = [judged(each, judge, gold) for each, gold in zip(plain, (("mug",), ()), strict=True)]
+    assert [(cell.judged, cell.gold) for cell in since] == [
         (True, frozenset({"mug"})),
         (True, frozenset()),
     ]
+    assert [judged(each, judge, None).judged for each in since] == [False, False]
+    again = judged(since[0], judge, BY_ID["p0"].tags)
+    assert again == plain[0]
 
 
 def test_a_prompt_that_pins_nobody_is_refused(index: CatalogueIndex) -> None:
     template = TemplateFile("tag.v8", Header(examples=Examples(pinned=("x",))).text() + V1.body)
     with pytest.raises(PromptError, match="'x'"):
-        tried(Bench(index, SETTINGS, FakeGenerator()), template, PRODUCTS[:1])
+        tried(Bench(index, SETTINGS), template, PRODUCTS[:1], FakeGenerator())
 
 
 def cell(
@@ -433,8 +457,22 @@ def answers(wanted: str) -> FakeGenerator:
 def test_cells_of_a_bench_can_be_compared(index: CatalogueIndex) -> None:
     """A model that always says what mugs are made of, beside one that says nothing."""
     mugs = [product for product in PRODUCTS if "mug" in (product.tags or ())]
-    right = tried(Bench(index, SETTINGS, answers("ceramic")), V1, mugs)
-    silent = tried(Bench(index, SETTINGS, answers("no such tag")), TITLES, mugs)
+    right = tried(Bench(index, SETTINGS), V1, mugs, answers("ceramic"))
+    silent = tried(Bench(index, SETTINGS), TITLES, mugs, answers("no such tag"))
     found = compare(silent, right)["model"]["micro_recall"]
     assert (found["a"]["value"], found["b"]["value"]) == (0.0, 0.5)
     assert found["verdict"] == "b is better"
+
+
+def test_a_cell_comes_back_from_its_record(index: CatalogueIndex) -> None:
+    own = [BY_ID["p0"], Product("new", "leather wallet", lang="en")]
+    for each in tried(Bench(index, SETTINGS), V1, own, FakeGenerator()):
+        record = json.loads(json.dumps(cell_record(each)))
+        back = judged(cell_of_record(record, each.product), Judge(index.vocabulary), ("wallet",))
+        now = judged(each, Judge(index.vocabulary), ("wallet",))
+        assert [(t.name, t.outcome, t.kept, t.chosen, t.why) for t in back.tags] == [
+            (t.name, t.outcome, t.kept, t.chosen, t.why) for t in now.tags
+        ]
+        assert (back.problem, back.rejected, back.version) == (
+            now.problem, now.rejected, now.version
+        )  # fmt: skip

@@ -307,11 +307,11 @@ def _bench(
         answers = stack.enter_context(
             kept_answers(model, endpoint or [], settings.engine, cache, reporter.waiting)
         )
-        bench = Bench(opened, settings, answers, read_calibration(index))
+        bench = Bench(opened, settings, read_calibration(index))
 
         def tried(version: str, products: Sequence[Product]) -> list[Cell]:
             cells = {}
-            for cell in bench.cells(find_template(version), products):
+            for cell in bench.cells(find_template(version), products, answers):
                 cells[cell.product.id] = cell
                 reporter.stage(f"asking with {version}", len(cells), len(products))
             return [cells[product.id] for product in products]

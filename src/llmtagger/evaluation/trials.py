@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
@@ -17,7 +17,7 @@ from llmtagger.evaluation.learning import Labelled
 from llmtagger.evaluation.metrics import Record
 from llmtagger.output import Cut, explain
 from llmtagger.pipeline import Filling, build_tagger
-from llmtagger.protocols import Generator, Vectors
+from llmtagger.protocols import Experts, Generator, Vectors
 from llmtagger.sandbox import filling
 from llmtagger.scorers import learned_scorer
 from llmtagger.stages.scoring import WeightedScorer
@@ -78,22 +78,22 @@ class Cell:
 
 @dataclass(frozen=True)
 class Bench:
-    """An index and a model that prompts are tried with.
+    """An index that prompts are tried on.
 
     A product is asked about as if it were new: it is never its own example, nor is a sibling, and
     what the index learnt from it and them is left out, where its text is still the index's. The
     model's answers weigh the same whatever the prompt: what was fitted to one prompt's answers
-    would favour that prompt. `gold` gives the tags of products that people have judged since.
+    would favour that prompt.
     """
 
     index: CatalogueIndex
     settings: Settings
-    generator: Generator | None
     calibration: Calibration | None = None
-    gold: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     filling: Filling = filling
 
-    def cells(self, template: TemplateFile, products: Sequence[Product]) -> Iterator[Cell]:
+    def cells(
+        self, template: TemplateFile, products: Sequence[Product], generator: Generator | None
+    ) -> Iterator[Cell]:
         """One cell a product, each as soon as its answer is there, not in order."""
         fitted = self.calibration and self.calibration.model_copy(
             update={"asked": None, "ask": None}
@@ -102,9 +102,9 @@ class Bench:
             self.index,
             template,
             self.settings,
-            self.generator,
+            generator,
             leave_out_siblings=True,
-            experts=_AsIfNew(self.index, lambda: self._learnt),
+            experts=self.experts,
             scorer=learned_scorer(fitted) if fitted else WeightedScorer(),
             filling=self.filling,
         )
@@ -113,8 +113,12 @@ class Bench:
         cut = Cut(threshold, min(scoring.review, threshold))
         judge = Judge(self.index.vocabulary)
         for tagged in tagger.tag(products):
-            gold = self.gold.get(tagged.product.id, tagged.product.tags)
-            yield cell_of(tagged, template.name, cut, judge, gold)
+            yield cell_of(tagged, template.name, cut, judge, tagged.product.tags)
+
+    @property
+    def experts(self) -> Experts:
+        """What is known of a product without what was learnt from it."""
+        return _AsIfNew(self.index, lambda: self._learnt)
 
     @cached_property
     def _learnt(self) -> Labelled:

@@ -98,8 +98,14 @@ class Workspace:
         self.judge = Judge(self.index.vocabulary)
         self._calibration = read_calibration(self.folder)
         self._shortlists: dict[str, Shortlist] = {}
+        self._bench = Bench(
+            self.index, self.settings, self._calibration, filling=self._worker.filling
+        )
         self._retriever = CatalogueRetriever(
-            self.index, self.settings.retrieval, leave_out_siblings=True
+            self.index,
+            self.settings.retrieval,
+            leave_out_siblings=True,
+            experts=self._bench.experts,
         )
         rows = self.index.labelled.nonzero()[0].tolist()
         random.Random(0).shuffle(rows)
@@ -214,15 +220,9 @@ class Workspace:
         started anew the next time.
         """
         basis = self._basis(template)
-        bench = Bench(
-            self.index,
-            self.settings,
-            self._open(waiting),
-            self._calibration,
-            filling=self._worker.filling,
-        )
+        answers = self._open(waiting)
         try:
-            for cell in bench.cells(template, products):
+            for cell in self._bench.cells(template, products, answers):
                 if cell.problem is None:
                     self.shelf.keep_cell(basis, cell.product.id, cell_record(cell))
                 yield self.judged(cell)
