@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import socket
@@ -66,14 +67,18 @@ class Studio:
 
     def start(self) -> None:
         """Start it, and wait until it says where it is."""
+        # NiceGUI takes a process that inherits this for a test of its own.
+        environment = {k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"}
         self._process = subprocess.Popen(
-            self._line, cwd=self.folder, stderr=subprocess.PIPE, text=True
+            self._line, cwd=self.folder, env=environment, stderr=subprocess.PIPE, text=True
         )
         assert self._process.stderr is not None
         said = ""
         while "The studio is at" not in said:
             line = self._process.stderr.readline()
-            assert line, said
+            if not line:
+                self.stop()
+                raise AssertionError(said)
             said += line
 
     def stop(self) -> None:
