@@ -9,23 +9,24 @@ from pathlib import Path
 import pytest
 
 from llmtagger.errors import ConfigError
-from llmtagger.studio.shelf import FILE, Shelf
+from llmtagger.goldbook import VIEWS
+from llmtagger.studio.shelf import Shelf
 
 
 @pytest.fixture
 def shelf(tmp_path: Path) -> Iterator[Shelf]:
-    shelf = Shelf(tmp_path / FILE)
+    shelf = Shelf(tmp_path / VIEWS)
     yield shelf
     shelf.close()
 
 
 def test_all_of_it_is_there_after_a_restart(tmp_path: Path) -> None:
-    first = Shelf(tmp_path / FILE)
+    first = Shelf(tmp_path / VIEWS)
     first.keep_cell("basis", "p1", {"tags": ["钱包", "\ud800"], "seconds": 0.5})
     first.keep_draft("tag.v1", "tab", "text {# 钱包 #}")
     first.keep_view("matrix", {"versions": ["tag.v1"]})
     first.close()
-    second = Shelf(tmp_path / FILE)
+    second = Shelf(tmp_path / VIEWS)
     assert second.cells("basis", ["p1"]) == {"p1": {"tags": ["钱包", "\ud800"], "seconds": 0.5}}
     draft = second.draft("tag.v1", "tab")
     assert draft is not None
@@ -90,7 +91,7 @@ def test_a_view_that_was_never_used_is_empty(shelf: Shelf) -> None:
 
 
 def test_two_studios_and_many_threads_write_at_once(tmp_path: Path) -> None:
-    shelves = [Shelf(tmp_path / FILE) for _ in range(2)]
+    shelves = [Shelf(tmp_path / VIEWS) for _ in range(2)]
 
     def write(number: int) -> None:
         for turn in range(20):
@@ -108,9 +109,9 @@ def test_two_studios_and_many_threads_write_at_once(tmp_path: Path) -> None:
 
 
 def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
-    (tmp_path / FILE).write_text("no database at all, and longer than a header of one" * 20)
+    (tmp_path / VIEWS).write_text("no database at all, and longer than a header of one" * 20)
     with pytest.raises(ConfigError, match="cannot be used") as caught:
-        Shelf(tmp_path / FILE)
+        Shelf(tmp_path / VIEWS)
     assert "delete" in caught.value.hint
     with pytest.raises(ConfigError, match="cannot be used"):
-        Shelf(tmp_path / "nowhere" / FILE)
+        Shelf(tmp_path / "nowhere" / VIEWS)

@@ -148,7 +148,7 @@ def test_errors_are_those_of_the_sandbox(worker: TemplateWorker) -> None:
     assert "max_tags" in caught.value.hint
     with pytest.raises(PromptError, match=r"not valid: .*\(line 1\)"):
         worker.filling(template("{% for %}"))
-    with pytest.raises(PromptError, match="does not render: .*by zero"):
+    with pytest.raises(PromptError, match=r"does not render: .*by zero"):
         said(worker, "{{ 1 // max_tags }}", max_tags=0)
 
 

@@ -16,6 +16,7 @@ from llmtagger.adapters import Tuned
 from llmtagger.asking import Waiting, model_source
 from llmtagger.config import EngineSettings
 from llmtagger.datatypes import Completion, Constraint, Prompt, TokenLogprob
+from llmtagger.errors import EngineUnreachable
 from llmtagger.protocols import Generator
 
 
@@ -38,6 +39,7 @@ class KeptAnswers:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._kept = sqlite3.connect(path, check_same_thread=False)
         self._kept.execute("CREATE TABLE IF NOT EXISTS answers (asked TEXT PRIMARY KEY, said TEXT)")
+        self._closed = False
         self.asked = 0
 
     @property
@@ -54,13 +56,17 @@ class KeptAnswers:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._kept.close()
+        with self._lock:
+            self._closed = True
+            self._kept.close()
         self._stack.close()
 
     def complete(self, prompt: Prompt, constraint: Constraint) -> Completion:
         """The kept answer, else a fresh one, which is then kept."""
         key = self._key(prompt, constraint)
         with self._lock:
+            if self._closed:  # by another thread, whose question failed
+                raise EngineUnreachable("the model was stopped meanwhile", hint="ask again")
             row = self._kept.execute("SELECT said FROM answers WHERE asked = ?", (key,)).fetchone()
             if row is None and self._generator is None:
                 self._generator = self._opened(self._stack)
@@ -69,9 +75,11 @@ class KeptAnswers:
         assert self._generator is not None
         completion = self._generator.complete(prompt, constraint)
         with self._lock:
-            self._kept.execute("REPLACE INTO answers VALUES (?, ?)", (key, _written(completion)))
-            self._kept.commit()
             self.asked += 1
+            if not self._closed:
+                said = _written(completion)
+                self._kept.execute("REPLACE INTO answers VALUES (?, ?)", (key, said))
+                self._kept.commit()
         return completion
 
     def _key(self, prompt: Prompt, constraint: Constraint) -> str:
