@@ -26,6 +26,10 @@ from llmtagger.normalise import normalise
 from llmtagger.vocabulary import Vocabulary
 
 FILE = "studio.sqlite"
+VIEWS = "studio-views.sqlite"  # the studio's own, beside it; may be deleted
+FILES = tuple(  # both with what SQLite lays beside them
+    name + suffix for name in (FILE, VIEWS) for suffix in ("", "-wal", "-shm", "-journal")
+)
 PATIENCE = 30.0  # seconds that a write waits for others
 
 _APPLICATION = 0x6C74676F  # "ltgo", in the file's header: says whose file it is

@@ -55,7 +55,7 @@ def filling(template: TemplateFile) -> Fill:
             )
         except Exception as error:  # a template is foreign code: 1/0 and worse
             raise PromptError(
-                f"the prompt {template.name} does not render: {error}",
+                f"the prompt {template.name} does not render: {str(error) or type(error).__name__}",
                 hint="prompts/README.md lists the variables a template may use",
             ) from error
         if any(len(text) > LONGEST for _, text in messages):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 from llmtagger.config import PromptSettings
 from llmtagger.errors import PromptError
+from llmtagger.sandbox import Fill, filling
 from llmtagger.stages.prompting import PromptRenderer
 from llmtagger.templates import OWN, Examples, TemplateFile, make_live, save_version
 
@@ -23,10 +25,12 @@ def make_version(
     author: str,
     examples: Examples | None = None,
     folder: Path = OWN,
+    filling: Callable[[TemplateFile], Fill] = filling,
 ) -> TemplateFile:
     """Save `text` as the version after `parent`'s; raises `PromptError` where it does not render.
 
-    `examples` are the parent's, or those that a header in `text` asks for, unless given.
+    `examples` are the parent's, or those that a header in `text` asks for, unless given. `filling`
+    may try it elsewhere.
     """
     edited = TemplateFile(parent.name, re.sub(r"\r\n?", "\n", text))
     own = edited.header if edited.body != edited.source else parent.header
@@ -35,7 +39,7 @@ def make_version(
     )
     if edited.body == parent.body and header.examples == parent.header.examples:
         raise PromptError("nothing was changed", hint="no version was made")
-    PromptRenderer(edited, PromptSettings(), max_tags=10)
+    PromptRenderer(edited, PromptSettings(), max_tags=10, filling=filling)
     return save_version(parent, edited.body, header, folder)
 
 

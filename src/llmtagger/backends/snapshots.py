@@ -23,12 +23,12 @@ from pathlib import Path
 from llmtagger.adapters import FOLDER
 from llmtagger.calibration import FILE, PART
 from llmtagger.errors import IndexDamaged, IndexFolderError, IndexMissing
+from llmtagger.goldbook import FILES
 from llmtagger.locking import sole
 
 _CURRENT, _SNAPSHOTS, _LOCK = "CURRENT", "snapshots", ".lock"
 _NEW_CURRENT, _TEMPORARY = "CURRENT.new", ".tmp-"
-_OURS = {_CURRENT, _SNAPSHOTS, _LOCK, _NEW_CURRENT, FILE, PART, FOLDER}
-_STUDIOS = re.compile(r"studio(-views)?\.sqlite(-wal|-shm|-journal)?")  # gold, and views
+_OURS = {_CURRENT, _SNAPSHOTS, _LOCK, _NEW_CURRENT, FILE, PART, FOLDER, *FILES}
 _NAME = re.compile(r"[0-9]{8}T[0-9]{6}-[0-9a-f]{8}")
 
 
@@ -62,8 +62,7 @@ def writing(directory: Path) -> Iterator[None]:
 def _claim(directory: Path) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        names = {path.name for path in directory.iterdir()} - _OURS
-        strange = sorted(name for name in names if not _STUDIOS.fullmatch(name))
+        strange = sorted({path.name for path in directory.iterdir()} - _OURS)
     except OSError as error:
         raise IndexFolderError(
             f"cannot use {directory} as an index folder: {error.strerror}",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 import threading
@@ -52,7 +53,7 @@ class TemplateWorker:
     def _ask(self, template: TemplateFile, values: Mapping[str, Any] | None) -> list[list[str]]:
         question = {"name": template.name, "source": template.source, "values": values}
         with self._lock:
-            process = self._process or self._start()
+            process = self._running()
             assert process.stdin is not None
             try:
                 process.stdin.write(json.dumps(question).encode() + b"\n")
@@ -74,11 +75,20 @@ class TemplateWorker:
         found: list[list[str]] = answer["messages"]
         return found
 
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is not None and self._process.poll() is not None:
+            self._end()  # somebody else ended it
+        return self._process or self._start()
+
     def _start(self) -> subprocess.Popen[bytes]:
         self._process = subprocess.Popen(
             [sys.executable, "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
-        if self._answer(self._process, _START) is None:
+        try:
+            ready = self._answer(self._process, _START)
+        except ValueError:
+            ready = None
+        if ready is None:
             self._end()
             raise PromptError("the process that fills templates did not start", hint="try again")
         return self._process
@@ -109,6 +119,7 @@ def _limit_memory() -> None:
 
 def _serve() -> None:
     """Answer until the parent closes its end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which then ends this
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what else is printed must not look like an answer
     _limit_memory()

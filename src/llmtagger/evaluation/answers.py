@@ -65,8 +65,8 @@ class KeptAnswers:
         """The kept answer, else a fresh one, which is then kept."""
         key = self._key(prompt, constraint)
         with self._lock:
-            if self._closed:
-                raise EngineUnreachable("the model is asked no more", hint="ask again")
+            if self._closed:  # by another thread, whose question failed
+                raise EngineUnreachable("the model was stopped meanwhile", hint="ask again")
             row = self._kept.execute("SELECT said FROM answers WHERE asked = ?", (key,)).fetchone()
             if row is None and self._generator is None:
                 self._generator = self._opened(self._stack)
@@ -76,10 +76,10 @@ class KeptAnswers:
         completion = self._generator.complete(prompt, constraint)
         with self._lock:
             self.asked += 1
-            if self._closed:
-                return completion
-            self._kept.execute("REPLACE INTO answers VALUES (?, ?)", (key, _written(completion)))
-            self._kept.commit()
+            if not self._closed:
+                said = _written(completion)
+                self._kept.execute("REPLACE INTO answers VALUES (?, ?)", (key, said))
+                self._kept.commit()
         return completion
 
     def _key(self, prompt: Prompt, constraint: Constraint) -> str:

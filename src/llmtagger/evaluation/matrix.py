@@ -37,9 +37,9 @@ def look(tag: Shown) -> str:
 
 
 def _facts(version: str, cells: Sequence[Cell]) -> dict[str, Any]:
-    outcomes = [tag.outcome for cell in cells for tag in cell.tags if tag.kept or not tag.chosen]
+    looks = [look(tag) for cell in cells for tag in cell.tags]
     return {
         "name": version,
         "products": len(cells),
-        **{name: outcomes.count(name) for name in ("right", "wrong", "missed")},  # type: ignore[arg-type]
+        **{name: looks.count(name) for name in ("right", "wrong", "missed")},
     }

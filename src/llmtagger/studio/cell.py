@@ -40,14 +40,12 @@ def open_cell(
 
         def draw() -> None:
             now = frame.workspace.judged(cell) if cell else None
-            marked = {mark.tag: mark.right for mark in book.marks(product.id)}
+            name = frame.workspace.judge.name
+            marked = {name(mark.tag): mark.tag for mark in book.marks(product.id)}
             shown = list(now.tags) if now else []
             names = {tag.name for tag in shown}
-            shown += [
-                Shown(tag, "unjudged")
-                for tag in frame.workspace.gold(product) or ()
-                if frame.workspace.judge.name(tag) not in names
-            ]
+            gold = map(name, frame.workspace.gold(product) or ())
+            shown += [Shown(tag, "unjudged") for tag in gold if tag not in names]
             lines.clear()
             with lines:
                 for tag in shown:
@@ -101,7 +99,7 @@ def _line(
     frame: Frame,
     lang: str,
     tag: Shown,
-    marked: dict[str, bool],
+    marked: dict[str, str],
     mark: Callable[[str, bool], None],
     unmark: Callable[[str], None],
 ) -> None:
@@ -116,7 +114,7 @@ def _line(
             detail = " · ".join(part for part in (look["score"], look["why"]) if part)
             ui.label(detail).classes("why").props("dir=auto")
         if tag.name in marked:
-            ui.button(frame.say("Undo"), on_click=lambda: unmark(tag.name)).props(
+            ui.button(frame.say("Undo"), on_click=lambda: unmark(marked[tag.name])).props(
                 "flat dense no-caps"
             ).mark(f"undo {tag.name}")
         ui.button("✓", on_click=lambda: mark(tag.name, True)).props(

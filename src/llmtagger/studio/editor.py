@@ -138,7 +138,7 @@ class Editor:
         ui.timer(0, self._render, once=True)
 
     def _go(self, step: int) -> None:
-        self._at = (self._at + step) % len(self._products)
+        self._at = (self._at + step) % max(len(self._products), 1)
         ui.timer(0, self._render, once=True)
 
     async def _changed(self) -> None:
@@ -167,6 +167,9 @@ class Editor:
     async def _render(self) -> None:
         """Render in a thread; what was typed since makes the result of no use."""
         self._drawing_of = mine = object()
+        if not self._products:
+            self._title.text = self._frame.say("No product matches.")
+            return
         product = self._products[self._at]
         later = (*self._products[self._at + 1 :], *self._products[: self._at])
         other = next((each for each in later if each.lang == product.lang), product)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
@@ -75,18 +75,6 @@ def _switch(frame: Frame, marker: str, text: str, **change: object) -> None:
         ui.navigate.reload()
 
     ui.button(text, on_click=flip).props("flat dense no-caps").classes("switch").mark(marker)
-
-
-def guarded(frame: Frame, act: Callable[[], object]) -> Callable[[], None]:
-    """An action of a button whose errors are shown instead of raised."""
-
-    def run() -> None:
-        try:
-            act()
-        except LlmtaggerError as error:
-            frame.complain(error)
-
-    return run
 
 
 def text(tag: str, said: str) -> TextElement:

@@ -18,12 +18,7 @@ COOKIE = "llmtagger_studio"
 
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach a host by that name."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    return host == "localhost" or (_is_address(host) and ipaddress.ip_address(host).is_loopback)
 
 
 class Guard:
@@ -48,17 +43,22 @@ class Guard:
         given = self._given(scope, headers)
         if not self._ours(headers):
             await _refuse(scope, send, "This address is not the studio's own.")
-        elif self._token is not None and not hmac.compare_digest(given, self._token):
+        elif self._token is not None and not _same(given, self._token):
             await _refuse(scope, send, "Open the address that the studio printed: it has a token.")
         else:
             await self._app(scope, receive, self._with_cookie(send))
 
     def _ours(self, headers: dict[bytes, str]) -> bool:
-        host = urlsplit(f"//{headers.get(b'host', '')}").hostname or ""
-        if host not in self._hosts and not (self._token is None and is_loopback(host)):
+        try:
+            host = urlsplit(f"//{headers.get(b'host', '')}").hostname or ""
+            origin = urlsplit(headers[b"origin"]).netloc if b"origin" in headers else None
+        except ValueError:  # a bracket without its other half
             return False
-        origin = headers.get(b"origin")
-        return origin is None or urlsplit(origin).netloc == headers.get(b"host")
+        # Only a name can be made to mean another machine; an address needs the token as well.
+        known = is_loopback(host) or (self._token is not None and _is_address(host))
+        if host not in self._hosts and not known:
+            return False
+        return origin is None or origin == headers.get(b"host")
 
     def _given(self, scope: Message, headers: dict[bytes, str]) -> str:
         query = parse_qs(scope.get("query_string", b"").decode("latin-1"))
@@ -81,6 +81,18 @@ class Guard:
             await send(message)
 
         return sending
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _same(given: str, token: str) -> bool:
+    return hmac.compare_digest(given.encode(), token.encode())  # texts would have to be ASCII
 
 
 async def _refuse(scope: Message, send: Send, why: str) -> None:

@@ -133,7 +133,7 @@ class Matrix:
             if self._differ.value and (len(kept) < 2 or all(each == kept[0] for each in kept)):
                 continue
             if self._wrong.value and not any(
-                cell.problem or any(tag.outcome in ("wrong", "missed") for tag in cell.tags)
+                cell.problem or any(look(tag) in ("wrong", "missed") for tag in cell.tags)
                 for cell in cells
             ):
                 continue

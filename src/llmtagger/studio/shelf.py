@@ -16,7 +16,6 @@ from typing import Any
 
 from llmtagger.errors import ConfigError
 
-FILE = "studio-views.sqlite"
 _PATIENCE = 30.0  # seconds that a write waits for others
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS cells (

@@ -6,7 +6,7 @@ import hashlib
 import random
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -26,12 +26,10 @@ from llmtagger.evaluation.trials import (
     compare,
     judged,
 )
-from llmtagger.goldbook import FILE as GOLD
-from llmtagger.goldbook import GoldBook
+from llmtagger.goldbook import FILE, VIEWS, GoldBook
 from llmtagger.pipeline import prompt_renderer
 from llmtagger.stages.retrieval import CatalogueRetriever
 from llmtagger.stages.scoring import WeightedScorer
-from llmtagger.studio import shelf
 from llmtagger.studio.shelf import Shelf
 from llmtagger.templates import TemplateFile, find_template, list_templates, live_template
 from llmtagger.versions import make_version, promote_version
@@ -74,8 +72,8 @@ class Workspace:
         self.folder, self._config, self._prompts = index, config, prompts
         self._model, self._endpoints, self._cache = model, tuple(endpoints), cache
         self.settings: Settings = load_settings(config)
-        self.book = GoldBook(index / GOLD)
-        self.shelf = Shelf(index / shelf.FILE)
+        self.book = GoldBook(index / FILE)
+        self.shelf = Shelf(index / VIEWS)
         self._worker = TemplateWorker()
         self._answers: KeptAnswers | None = None
         self._opening = threading.Lock()
@@ -155,7 +153,9 @@ class Workspace:
 
     def save(self, parent: TemplateFile, text: str, **said: Any) -> TemplateFile:
         """The next version, as `versions.make_version` writes it."""
-        return make_version(parent, text, folder=self._prompts, **said)
+        return make_version(
+            parent, text, folder=self._prompts, filling=self._worker.filling, **said
+        )
 
     def promote(self, name: str, *, note: str, author: str) -> None:
         """Make a version live in the settings, and keep why."""
@@ -182,11 +182,14 @@ class Workspace:
         )
 
     def _shortlist(self, product: Product) -> Shortlist:
-        if product.id not in self._shortlists:
-            if len(self._shortlists) >= _KEPT_SHORTLISTS:
-                self._shortlists.pop(next(iter(self._shortlists)))
-            self._shortlists[product.id] = self._retriever.retrieve([product])[0]
-        return self._shortlists[product.id]
+        kept = self._shortlists  # another thread may open the index anew meanwhile
+        found = kept.get(product.id)
+        if found is None:
+            found = self._retriever.retrieve([product])[0]
+            if len(kept) >= _KEPT_SHORTLISTS:
+                kept.pop(next(iter(kept)), None)
+            kept[product.id] = found
+        return found
 
     @cached_property
     def count(self) -> Any:
@@ -202,7 +205,10 @@ class Workspace:
         """The cells that were computed before, by product id, judged by the gold of now."""
         held = self.shelf.cells(self._basis(template), (product.id for product in products))
         return {
-            product.id: self.judged(cell_of_record(held[product.id], product))
+            product.id: self.judged(
+                # the same text may have been asked with under another name, as a draft
+                replace(cell_of_record(held[product.id], product), version=template.name)
+            )
             for product in products
             if product.id in held
         }
@@ -219,15 +225,14 @@ class Workspace:
         The server starts when the first answer is missing. `EngineError` where it cannot; it is
         started anew the next time.
         """
-        basis = self._basis(template)
-        answers = self._open(waiting)
+        basis, answers = self._basis(template), self._open(waiting)
         try:
             for cell in self._bench.cells(template, products, answers):
                 if cell.problem is None:
                     self.shelf.keep_cell(basis, cell.product.id, cell_record(cell))
                 yield self.judged(cell)
         except EngineError:
-            self.stop_engine()
+            self._let_go(answers)
             raise
 
     def compared(self, a: TemplateFile, b: TemplateFile) -> dict[str, Any]:
@@ -237,10 +242,16 @@ class Workspace:
 
     def stop_engine(self) -> None:
         """Stop the server, if one was started; the next question starts it again."""
+        if self._answers is not None:
+            self._let_go(self._answers)
+
+    def _let_go(self, answers: KeptAnswers) -> None:
+        """Close these, unless another thread has; what was opened after them stays."""
         with self._opening:
-            answers, self._answers = self._answers, None
-        if answers is not None:
-            answers.__exit__(None, None, None)
+            if self._answers is not answers:
+                return
+            self._answers = None
+        answers.__exit__(None, None, None)
 
     def _open(self, waiting: Waiting) -> KeptAnswers:
         with self._opening:
@@ -252,8 +263,10 @@ class Workspace:
 
     def _basis(self, template: TemplateFile) -> str:
         fitted = self._calibration.fingerprint if self._calibration else "default"
+        # Of the settings, the fingerprint has what changes an answer; a cell is a cut of it, too.
+        scoring = self.settings.scoring.model_dump_json()
         parts = (
-            *(template.hash, self.index.fingerprint, self.settings.fingerprint, fitted),
+            *(template.hash, self.index.fingerprint, self.settings.fingerprint, scoring, fitted),
             *(self._model, *self._endpoints),
         )
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]

@@ -1,0 +1,405 @@
+"""The studio's pages, in a simulated browser."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("nicegui")
+
+from nicegui import Client, ui
+from nicegui.testing import User, UserInteraction, user_simulation
+
+from llmtagger import studio
+from llmtagger.backends import template_worker
+from llmtagger.backends.fakes import FakeGenerator, HashingEncoder
+from llmtagger.backends.index_writer import build
+from llmtagger.backends.template_worker import TemplateWorker
+from llmtagger.datatypes import Product
+from llmtagger.evaluation.trials import Cell, Shown, cell_record
+from llmtagger.marks import State
+from llmtagger.studio.server import _routes
+from llmtagger.studio.words import _ZH
+from llmtagger.studio.workspace import Workspace
+from llmtagger.templates import find_template
+
+Walk = Callable[[User], Awaitable[None]]
+V1, V2 = find_template("tag.v1"), find_template("tag.v2")
+PRODUCTS = [
+    Product("same", "red mug", tags=("mug",), category="Kitchen", lang="en"),
+    Product("differ", "leather wallet", tags=("wallet",), category="Bags", lang="en"),
+    Product("wrong", "blue mug", tags=("mug",), category="Kitchen", lang="en"),
+    Product("apart", "无线耳机", tags=("耳机",), lang="zh"),
+    Product("none", "a plain thing", tags=("thing",), lang="en"),
+]
+
+
+def cell(id: str, version: str, *kept: str, dropped: str = "") -> Cell:
+    """A cell whose outcome the workspace judges by the product's own tags."""
+    product = next(each for each in PRODUCTS if each.id == id)
+    tags = [Shown(name, "unjudged", kept=True, score=0.9) for name in kept]
+    tags += [Shown(dropped, "unjudged", chosen=True, score=0.1)] if dropped else []
+    return Cell(product, version, tuple(tags), prompt_tokens=10, judged=True)
+
+
+CELLS = [
+    cell("same", "tag.v1", "mug", dropped="gift"),
+    cell("same", "tag.v2", "mug"),
+    cell("differ", "tag.v1", "wallet", "bag"),
+    cell("differ", "tag.v2", "wallet"),
+    cell("wrong", "tag.v1", "wallet"),
+    cell("wrong", "tag.v2", "wallet"),
+    cell("apart", "tag.v1", "耳机"),
+    cell("apart", "tag.v2", "电视"),
+]
+
+
+@pytest.fixture(scope="module")
+def worker() -> Iterator[TemplateWorker]:
+    with TemplateWorker() as worker:
+        yield worker
+
+
+class Shared:
+    """A worker that outlives its workspace."""
+
+    def __init__(self, worker: TemplateWorker) -> None:
+        self.filling = worker.filling
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+
+class Model(FakeGenerator):
+    """Says the first tag that is offered; opened once."""
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+
+@pytest.fixture
+def workspace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worker: TemplateWorker
+) -> Iterator[Workspace]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(template_worker, "TemplateWorker", lambda: Shared(worker))
+    monkeypatch.setattr("llmtagger.studio.workspace.kept_answers", lambda *_: Model())
+    build(PRODUCTS, tmp_path / "shop", HashingEncoder())
+    endpoints = ("http://127.0.0.1:9/v1",)
+    with Workspace(tmp_path / "shop", endpoints=endpoints, cache=tmp_path) as workspace:
+        yield workspace
+
+
+@pytest.fixture
+def tried(workspace: Workspace) -> Workspace:
+    """With cells of two versions, as if the model had been asked, and both chosen."""
+    for each in CELLS:
+        template = {"tag.v1": V1, "tag.v2": V2}[each.version]
+        basis = workspace._basis(template)
+        workspace.shelf.keep_cell(basis, each.product.id, cell_record(each))
+    workspace.shelf.keep_view("matrix", {"versions": ["tag.v1", "tag.v2"], "size": 10})
+    return workspace
+
+
+def visit(workspace: Workspace, walk: Walk) -> None:
+    """Serve the studio to a simulated browser, and walk through it."""
+
+    async def go() -> None:
+        async with user_simulation(root=lambda: None) as user:
+            try:
+                _routes(workspace)
+                await walk(user)
+            finally:
+                Client.page_routes.clear()  # else the simulation unloads their module, llmtagger
+
+    asyncio.run(asyncio.wait_for(go(), 60))
+
+
+@pytest.mark.parametrize(
+    ("path", "seen"),
+    [
+        ("/", ["Ask the model", "Only wrong", "Report"]),
+        ("/edit", ["Save as a version", "Rendered", "Throw the draft away"]),
+        ("/verdict", ["Compare", "Choose two versions"]),
+        ("/gold", ["Approve", "Import", "Export: Label Studio"]),
+    ],
+)
+def test_every_page_is_drawn(workspace: Workspace, path: str, seen: list[str]) -> None:
+    async def walk(user: User) -> None:
+        await user.open(path)
+        for text in (*seen, "Matrix", "Edit", "Verdict", "Gold", "shop"):
+            await user.should_see(text, retries=30)
+
+    visit(workspace, walk)
+
+
+def rows(user: User) -> list[str]:
+    """The ids of the products that the matrix shows."""
+    (table,) = user.find(ui.table).elements
+    return [row["id"] for row in table.rows]
+
+
+async def shows(user: User, wanted: list[str]) -> None:
+    """The table comes to hold these rows; filters wait until nobody types."""
+    for _ in range(40):
+        if rows(user) == wanted:
+            return
+        await asyncio.sleep(0.05)
+    assert rows(user) == wanted
+
+
+def choose(user: User, label: str, value: str | None) -> None:
+    (select,) = (each for each in user.find(ui.select).elements if each.props["label"] == label)
+    assert value is None or value in select.options
+    select.set_value(value)
+
+
+def tick(user: User, label: str) -> None:
+    user.find(kind=ui.checkbox, content=label).click()
+
+
+def test_the_matrix_shows_what_is_asked_for(tried: Workspace) -> None:
+    """Alone and together; all rows are in the order of the products again when nothing is asked."""
+    everything = [product.id for product in tried.products]
+
+    def those(*ids: str) -> list[str]:
+        return [id for id in everything if id in ids]
+
+    async def walk(user: User) -> None:
+        await user.open("/")
+        await shows(user, everything)
+        tick(user, "Only where versions differ")
+        await shows(user, those("differ", "apart"))
+        tick(user, "Only wrong")
+        await shows(user, those("differ", "apart"))
+        tick(user, "Only where versions differ")
+        await shows(user, those("differ", "apart", "wrong"))  # "same" dropped its wrong tag
+        choose(user, "Tag", "wallet")
+        await shows(user, those("differ", "wrong"))
+        choose(user, "Category", "Kitchen")
+        await shows(user, ["wrong"])
+        choose(user, "Tag", None)
+        choose(user, "Category", None)
+        tick(user, "Only wrong")
+        choose(user, "Language", "zh")
+        await shows(user, ["apart"])
+        choose(user, "Language", None)
+        user.find("search").type("MUG")
+        await shows(user, those("same", "wrong"))
+        user.find("search").clear().type("apart")
+        await shows(user, ["apart"])
+        user.find("search").clear().type("no such product")
+        await shows(user, [])
+        user.find("search").clear()
+        await shows(user, everything)
+        tick(user, "Sort by disagreement")
+        await shows(
+            user, ["apart", "differ", *(id for id in everything if id not in ("apart", "differ"))]
+        )
+
+    visit(tried, walk)
+
+
+def test_a_row_holds_the_tags_beside_gold(tried: Workspace) -> None:
+    async def walk(user: User) -> None:
+        await user.open("/")
+        (table,) = user.find(ui.table).elements
+        assert [column["name"] for column in table.columns] == ["product", "tag.v1", "tag.v2"]
+        held = {row["id"]: row for row in table.rows}
+        assert held["none"]["cells"] == {}
+        assert held["differ"]["title"] == "leather wallet"
+
+        def tags(id: str, version: str) -> list[tuple[str, str, str]]:
+            shown = held[id]["cells"][version]["tags"]
+            return [(tag["name"], tag["mark"], tag["look"]) for tag in shown]
+
+        assert tags("same", "tag.v1") == [("mug", "✓", "right"), ("giftᵐ", "", "out")]
+        assert tags("differ", "tag.v1") == [("wallet", "✓", "right"), ("bag", "+", "wrong")]
+        assert tags("wrong", "tag.v2") == [("wallet", "+", "wrong"), ("mug", "−", "missed")]
+
+    visit(tried, walk)
+
+
+def test_asking_fills_the_matrix(workspace: Workspace) -> None:
+    async def walk(user: User) -> None:
+        await user.open("/")
+        user.find("ask").click()
+        for _ in range(200):
+            await asyncio.sleep(0.05)
+            (table,) = user.find(ui.table).elements
+            if all("tag.v1" in row["cells"] for row in table.rows):
+                break
+        assert len(workspace.known(V1, workspace.products)) == len(PRODUCTS)
+        assert all(row["cells"]["tag.v1"]["problem"] == "" for row in table.rows)
+
+    visit(workspace, walk)
+
+
+def test_a_mark_in_a_cell_changes_the_matrix(tried: Workspace) -> None:
+    async def walk(user: User) -> None:
+        await user.open("/")
+        (table,) = user.find(ui.table).elements
+        (listener,) = (each for each in table._event_listeners.values() if each.type == "cell")
+        table._handle_event({"listener_id": listener.id, "args": ["differ", "tag.v1"]})
+        await user.should_see("mark-right")
+        with user.scope(kind=ui.dialog):
+            await user.should_see("bag")
+            await user.should_not_see("undo bag")
+            both = sorted(user.find("mark-right").elements, key=lambda each: each.id)
+        assert len(both) == 2  # wallet and bag
+        click(user, both[1])
+        await user.should_see("undo bag")
+        cells = next(row["cells"] for row in table.rows if row["id"] == "differ")
+        looks = [[tag["look"] for tag in cells[name]["tags"]] for name in ("tag.v1", "tag.v2")]
+        assert looks == [["right", "right"], ["right", "missed"]]
+        assert set(tried.gold(PRODUCTS[1]) or ()) == {"wallet", "bag"}
+        user.find("undo bag").click()
+        await user.should_not_see("undo bag")
+        assert tried.gold(PRODUCTS[1]) == ("wallet",)
+
+    visit(tried, walk)
+
+
+def click(user: User, element: Any) -> None:
+    UserInteraction(user, {element}, None).click()
+
+
+def test_the_other_language(workspace: Workspace) -> None:
+    async def walk(user: User) -> None:
+        await user.open("/")
+        await user.should_see("Ask the model")
+        user.find("language").click()
+        for path, text in (
+            ("/", "询问模型"),
+            ("/edit", "存为新版本"),
+            ("/verdict", "比较"),
+            ("/gold", "批准"),
+        ):
+            await user.open(path)
+            await user.should_see(text, retries=30)
+            await user.should_see("标准答案")
+            await user.should_not_see("Ask the model")
+        user.find("language").click()
+        await user.open("/")
+        await user.should_see("Ask the model")
+
+    visit(workspace, walk)
+
+
+def test_the_editor_renders_what_is_typed_and_keeps_it(workspace: Workspace) -> None:
+    async def walk(user: User) -> None:
+        await user.open("/edit")
+        await user.should_see("rendered-user", retries=50)
+        await user.should_see("tag.v1: unchanged")
+        (code,) = user.find(ui.codemirror).elements
+        assert code.value == V1.body
+        code.set_value(V1.body.replace("{% block user %}", "{% block user %}Dear model. "))
+        await user.should_see("Dear model.", retries=50)
+        await user.should_see("Draft: changed.")
+        code.set_value("{% block system %}")
+        await user.should_see("not valid", retries=50)
+        code.set_value(V1.body)
+        await user.should_see("tag.v1: unchanged", retries=50)
+
+    visit(workspace, walk)
+    assert workspace.shelf.draft("tag.v1", "another tab") is None
+
+
+def test_an_index_without_labels_has_all_pages(workspace: Workspace, tmp_path: Path) -> None:
+    build([Product("x", "a thing")], tmp_path / "bare", HashingEncoder())
+    with Workspace(tmp_path / "bare", endpoints=("http://x",), cache=tmp_path) as bare:
+
+        async def walk(user: User) -> None:
+            for path in ("/", "/edit", "/verdict", "/gold"):
+                await user.open(path)
+                await user.should_see("bare", retries=30)
+            await user.open("/edit")
+            await user.should_see("No product matches.", retries=30)
+            user.find("next").click()
+            user.find("try").click()
+
+        visit(bare, walk)
+
+
+def test_gold_is_approved(workspace: Workspace) -> None:
+    new = Product("new", "green mug")
+    workspace.book.take(new, {"mug": True, "hat": False}, "ana", reviewed=True)
+
+    async def walk(user: User) -> None:
+        await user.open("/gold")
+        (table,) = user.find(ui.table).elements
+        (row,) = table.rows
+        assert (row["id"], row["state"], row["right"], row["wrong"]) == (
+            "new", "reviewed", "mug", "hat",
+        )  # fmt: skip
+        user.find("approve").click()
+        await user.should_see("1 products: approved", retries=50)
+        assert table.rows[0]["state"] == "approved"
+
+    visit(workspace, walk)
+    assert workspace.book.state("new") is State.APPROVED
+    assert "new" in {product.id for product in workspace.products}
+
+
+def test_the_verdict(tried: Workspace) -> None:
+    async def walk(user: User) -> None:
+        await user.open("/verdict")
+        await user.should_see("not distinguishable", retries=50)
+        await user.should_see("4 products")
+
+    tried.shelf.keep_view("verdict", {"a": "tag.v1", "b": "tag.v2"})
+    visit(tried, walk)
+
+
+# --- words
+
+
+def texts(node: ast.expr) -> set[str]:
+    """The texts that an expression may come to: constants, and both ends of `a if b else c`."""
+    if isinstance(node, ast.IfExp):
+        return texts(node.body) | texts(node.orelse)
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return {node.value}
+    return set()
+
+
+def words() -> tuple[set[str], set[str]]:
+    """What is given to `say`, and every text at all, in the studio's source."""
+    said, every = set[str](), set[str]()
+    for path in Path(studio.__file__).parent.glob("*.py"):
+        if path.name == "words.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                every.add(node.value)
+            if isinstance(node, ast.Call):
+                name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+                if name == "say":
+                    said |= texts(node.args[0])
+    return said, every
+
+
+# What is said by a name: roles of messages, states of gold.
+SAID_BY_NAME = {"System", "User", *(state.value for state in State)}
+
+
+def test_every_word_has_a_translation() -> None:
+    from llmtagger.studio import editor, frame, verdict
+
+    said, _ = words()
+    assert "Ask the model" in said
+    tables = (frame.PAGES, editor._STRATEGIES, verdict._FIGURES)
+    named = {word for table in tables for word in table.values()} - {"F1"}
+    wanted = said | named | SAID_BY_NAME | {"right", "wrong", "missed", "better", "worse"}
+    assert wanted - _ZH.keys() == set()
+
+
+def test_every_translation_is_used() -> None:
+    _, every = words()
+    assert _ZH.keys() - every - SAID_BY_NAME == set()
+    assert all(word and word != chinese for word, chinese in _ZH.items())
