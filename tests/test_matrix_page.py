@@ -74,7 +74,7 @@ def test_hostile_texts_are_shown_and_nothing_else() -> None:
 
 def test_every_product_has_a_cell_of_every_version() -> None:
     one = [Cell(product, "tag.v1", TAGS) for product in PRODUCTS]
-    other = [Cell(PRODUCTS[0], "tag.v2")]
+    other = [Cell(PRODUCTS[0], "tag.v2", ())]
     rows = grid(page(one, other))
     assert [len(cells) for cells in rows] == [2, 2, 2]
     assert [len(cells[0].css(".chip")) for cells in rows] == [6, 6, 6]
