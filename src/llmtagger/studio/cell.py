@@ -39,13 +39,16 @@ def open_cell(
             draw()
 
         def draw() -> None:
-            now = frame.workspace.judged(cell) if cell else None
             name = frame.workspace.judge.name
             marked = {name(mark.tag): mark.tag for mark in book.marks(product.id)}
-            shown = list(now.tags) if now else []
+            shown = list(frame.workspace.judged(cell).tags) if cell else []
             names = {tag.name for tag in shown}
-            gold = map(name, frame.workspace.gold(product) or ())
-            shown += [Shown(tag, "unjudged") for tag in gold if tag not in names]
+            gold = list(map(name, frame.workspace.gold(product) or ()))
+            shown += [
+                Shown(tag, "right" if tag in gold else "wrong")
+                for tag in dict.fromkeys((*gold, *marked))
+                if tag not in names
+            ]
             lines.clear()
             with lines:
                 for tag in shown:
