@@ -21,6 +21,10 @@ from llmtagger.backends.encoders import load_encoder
 from llmtagger.backends.index_writer import build
 from llmtagger.backends.vllm_process import ServerInfo
 from llmtagger.catalog import read_catalog
+from llmtagger.evaluation.trials import Cell, Shown, cell_record
+from llmtagger.studio.workspace import Workspace
+from llmtagger.templates import find_template
+from llmtagger.versions import make_version
 from llmtagger.vocabulary import read_vocabulary
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(700)]
@@ -69,6 +73,7 @@ class Studio:
         """Start it, and wait until it says where it is."""
         # NiceGUI takes a process that inherits this for a test of its own.
         environment = {k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"}
+        environment["LLMTAGGER_CACHE_DIR"] = str(self.folder / "cache")  # no answer is known
         self._process = subprocess.Popen(
             self._line, cwd=self.folder, env=environment, stderr=subprocess.PIPE, text=True
         )
@@ -356,9 +361,46 @@ def _answers(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def test_500_products_and_6_versions_stay_fluid(studio: Studio, page: Page) -> None:
-    """Only what is on the screen is in the page."""
-    page.goto(studio.at())
-    page.wait_for_selector(".matrix tbody tr")
-    choose(page, "Products", "8")
-    assert page.locator(".matrix tbody tr").count() < 60
+def test_500_products_and_6_versions_stay_fluid(
+    tmp_path: Path, index: Path, server: ServerInfo, page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only what is on the screen is in the page, and any part of it is there at once."""
+    monkeypatch.chdir(tmp_path)
+    some = list(read_catalog(EXAMPLES / "catalogue.jsonl", rejected=lambda row: None))
+    more = [replace(each, id=f"{each.id}-{n}", group="") for n in (1, 2) for each in some]
+    build(more[:520], tmp_path / "shop", load_encoder("multilingual"))
+    parent = find_template("tag.v1")
+    versions = [parent]
+    for number in range(5):
+        text = parent.body.replace("You choose", f"You choose {number}")
+        versions.append(make_version(parent, text, note="", author=""))
+    with Workspace(tmp_path / "shop", endpoints=[server.url], cache=tmp_path) as workspace:
+        shown = tuple(Shown(f"tag {n}", "unjudged", kept=True, score=0.5) for n in range(8))
+        for version in versions:
+            for product in workspace.products:
+                cell = cell_record(Cell(product, version.name, shown))
+                workspace.shelf.keep_cell(workspace._basis(version), product.id, cell)
+        workspace.shelf.keep_view(
+            "matrix", {"versions": [each.name for each in versions], "size": 500}
+        )
+    studio = Studio(tmp_path, tmp_path / "shop", "--endpoint", server.url)
+    try:
+        begun = time.monotonic()
+        page.goto(studio.at())
+        page.wait_for_selector(".matrix .chip")
+        assert time.monotonic() - begun < 20
+        assert page.locator(".matrix .cell").count() < 600  # of 3,000
+        scroller = page.locator(".matrix .q-table__middle")
+        for part in (0.5, 1.0, 0.25):
+            begun = time.monotonic()
+            scroller.evaluate("(it, part) => { it.scrollTop = part * it.scrollHeight }", part)
+            page.wait_for_function(
+                """() => {
+                    const box = document.querySelector('.q-table__middle').getBoundingClientRect();
+                    const it = document.elementFromPoint(box.left + 400, box.top + 200);
+                    return it && it.closest('.cell') && it.closest('tr').querySelector('.chip');
+                }"""
+            )
+            assert time.monotonic() - begun < 5  # with the model's server beside it
+    finally:
+        studio.stop()

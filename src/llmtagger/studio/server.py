@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 import socket
 from collections.abc import Callable
 
-from nicegui import Client, app, ui
+from nicegui import Client, app, background_tasks, ui
 
 from llmtagger.errors import ConfigError
 from llmtagger.studio.editor import Editor
@@ -35,7 +36,13 @@ def serve(
     _routes(workspace)
     app.add_middleware(Guard, hosts=hosts, token=token)  # type: ignore[arg-type]
     address = f"http://{host}:{port}/" + (f"?token={token}" if token else "")
-    app.on_startup(lambda: ready(address))
+
+    async def announce() -> None:
+        while not _listens(host, port):
+            await asyncio.sleep(0.05)
+        ready(address)
+
+    app.on_startup(lambda: background_tasks.create(announce()))
     logging.getLogger("nicegui").setLevel(logging.WARNING)
     ui.run(
         host=host,
@@ -72,6 +79,14 @@ def _routes(workspace: Workspace) -> None:
     def gold() -> None:
         with framed(workspace, "/gold") as frame:
             GoldView(frame)
+
+
+def _listens(host: str, port: int) -> bool:
+    try:
+        with socket.create_connection((LOOPBACK if host == "0.0.0.0" else host, port), timeout=1):
+            return True
+    except OSError:
+        return False
 
 
 def _free_port(host: str) -> int:
