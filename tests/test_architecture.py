@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "llmtagger"
 FILES = sorted(SOURCE.rglob("*.py"))
 
-GROUND = {"__init__", "datatypes", "errors", "hashing", "locking", "normalise", "wording"}
+GROUND = {"__init__", "datatypes", "errors", "hashing", "locking", "normalise", "person", "wording"}
 BASE = {
     "adapters",
     "recipe",

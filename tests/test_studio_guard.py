@@ -62,7 +62,7 @@ def passes(headers: Mapping[str, str | bytes], **how: Any) -> bool:
     """Whether it is let through; a refusal is a 403, or an end of the websocket."""
     first, *rest = sent(headers, **how)
     if first["type"] in ("websocket.close", "websocket.accept"):
-        return first["type"] == "websocket.accept"
+        return bool(first["type"] == "websocket.accept")
     assert first["status"] in (200, 403)
     assert (rest[-1]["body"] == b"inside") == (first["status"] == 200)
     return bool(first["status"] == 200)

@@ -126,7 +126,10 @@ def opened(
     monkeypatch.chdir(tmp_path)
 
     def open_it(**more: Any) -> Workspace:
-        where = {"endpoints": ("http://127.0.0.1:9/v1",), "cache": tmp_path / "cache"}
+        where: dict[str, Any] = {
+            "endpoints": ("http://127.0.0.1:9/v1",),
+            "cache": tmp_path / "cache",
+        }
         return Workspace(tmp_path / "index", **(where | more))
 
     return open_it

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import sys
 from dataclasses import asdict
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llmtagger.cli.console import stderr
+from llmtagger.person import login
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,7 +61,7 @@ def import_(
 
     vocabulary = open_index(index, verify=False).vocabulary
     with _book(index) as book:
-        done = import_gold(file, book, vocabulary, author or _login())
+        done = import_gold(file, book, vocabulary, author or login())
     stderr().print(f"{done.products} products, {done.new} of them new; {done.marks} marks changed.")
     if done.silent:
         stderr().print(f"{done.silent} tasks have no annotation; left out.")
@@ -119,7 +119,7 @@ def approve(
             unknown = [id for id, entry in found.items() if entry is None]
         if chosen:
             with writing_progress() as report:
-                changed = approval.approve(index, chosen, book, author or _login(), report)
+                changed = approval.approve(index, chosen, book, author or login(), report)
             report_index(open_index(index), index)
     stderr().print(f"Approved {len(chosen) - len(changed)} products.")
     if changed:
@@ -141,13 +141,6 @@ def _book(index: Path) -> GoldBook:
 
     current_snapshot(index)  # says so where there is no index
     return GoldBook(index / FILE)
-
-
-def _login() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user may have no name
-        return "unknown"
 
 
 def _some(names: Sequence[str]) -> str:

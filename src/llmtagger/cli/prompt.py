@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import os
 import random
@@ -18,6 +17,7 @@ import typer
 
 from llmtagger.cli.console import stderr, stdout
 from llmtagger.datatypes import Strategy
+from llmtagger.person import login
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -120,7 +120,7 @@ def new(
         old,
         said,
         note=note,
-        author=_whoami() if author is None else author,
+        author=login() if author is None else author,
         examples=old.header.examples.model_copy(update=changed) if changed else None,
     )
     stderr().print(f"Wrote prompts/{made.name}.jinja.")
@@ -255,7 +255,7 @@ def promote(
     from llmtagger.versions import promote_version
 
     path = config or Path(DEFAULT_FILE)
-    before = promote_version(name, path, note=note, author=_whoami() if author is None else author)
+    before = promote_version(name, path, note=note, author=login() if author is None else author)
     stderr().print(f"{name} is live in {path}" + (f"; before, {before} was." if before else "."))
     stderr().print("The weight of its answers is not known: llmtagger calibrate fits it.")
 
@@ -275,13 +275,6 @@ def _edited(text: str) -> str:
             raise ConfigError(
                 f"the editor gave no text: {error}", hint="set EDITOR, or name a FILE"
             ) from error
-
-
-def _whoami() -> str:
-    try:
-        return getpass.getuser()
-    except (ImportError, KeyError, OSError):  # a container's user may have no name
-        return ""
 
 
 @contextmanager

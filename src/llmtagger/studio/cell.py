@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 from collections.abc import Callable
 
 from nicegui import ui
@@ -10,6 +9,7 @@ from nicegui import ui
 from llmtagger.datatypes import Product
 from llmtagger.errors import LlmtaggerError
 from llmtagger.evaluation.trials import Cell, Shown
+from llmtagger.person import login
 from llmtagger.studio.frame import Frame, text
 from llmtagger.vocabulary import Vocabulary
 
@@ -21,7 +21,7 @@ def open_cell(
 ) -> None:
     """Show a cell in a sheet over the page; `changed` is called after each mark."""
     say, book = frame.say, frame.workspace.book
-    author = getpass.getuser()
+    author = login()
     with ui.dialog() as sheet, ui.card().classes("sheet"):
         text("h1", product.title).props("dir=auto")
         ui.label(f"{product.id} · {version}").classes("facts")
@@ -30,11 +30,14 @@ def open_cell(
             ui.label(label).classes("field").props("dir=auto")
         lines = ui.column().classes("w-full gap-0")
 
-        def act(change: Callable[[], object]) -> None:
+        def act(change: Callable[[], None], said: str = "") -> None:
             try:
                 change()
             except LlmtaggerError as error:
                 frame.complain(error)
+            else:
+                if said:
+                    frame.done(said)
             changed()
             draw()
 
@@ -81,12 +84,11 @@ def open_cell(
 
         def rate() -> None:
             given = int(stars.value) if stars.value else None
-            act(lambda: book.rate(product, version, given, comment.value or "", author))
-            frame.done(say("Saved"))
+            said = comment.value or ""
+            act(lambda: book.rate(product, version, given, said, author), say("Saved"))
 
         def settle() -> None:
-            act(lambda: (book.add(product, author), book.review(product.id, author)))
-            frame.done(say("Saved"))
+            act(lambda: book.take(product, {}, author, reviewed=True), say("Saved"))
 
         with ui.row().classes("w-full justify-end"):
             ui.button(say("These are all its tags"), on_click=settle).props("flat no-caps").mark(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import threading
 from typing import Any
 
@@ -11,6 +10,7 @@ from nicegui import run, ui
 from llmtagger.datatypes import Strategy
 from llmtagger.errors import LlmtaggerError
 from llmtagger.evaluation.trials import Cell
+from llmtagger.person import login
 from llmtagger.studio.frame import Frame, text
 from llmtagger.studio.matrix import shown_tag
 from llmtagger.studio.streaming import streamed
@@ -295,7 +295,7 @@ class Editor:
             text("h1", say("Save as a version"))
             note = ui.textarea(say("Why is there a new version?")).props("outlined autofocus")
             note.classes("w-full").mark("note")
-            author = ui.input(say("Author"), value=getpass.getuser()).props("dense outlined")
+            author = ui.input(say("Author"), value=login()).props("dense outlined")
             author.mark("author")
 
             def save() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import tempfile
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from nicegui import events, run, ui
 from llmtagger.errors import LlmtaggerError
 from llmtagger.goldsheets import export_gold, import_gold
 from llmtagger.marks import State
+from llmtagger.person import login
 from llmtagger.studio.cell import open_cell
 from llmtagger.studio.frame import Frame
 
@@ -100,11 +100,13 @@ class GoldView:
             try:
                 done = await run.io_bound(
                     import_gold, path, self._workspace.book, self._workspace.index.vocabulary,
-                    getpass.getuser(),
+                    login(),
                 )  # fmt: skip
             except LlmtaggerError as error:
                 self._frame.complain(error)
                 return
+        if done is None:  # the studio is being ended
+            return
         say = self._frame.say
         text = f"{done.products} {say('products')} {say('imported')}"
         if done.rejected:
@@ -120,7 +122,7 @@ class GoldView:
         ]
         self._approve.set_enabled(False)
         try:
-            left = await run.io_bound(self._workspace.approve, chosen, getpass.getuser())
+            left = await run.io_bound(self._workspace.approve, chosen, login())
         except LlmtaggerError as error:
             self._frame.complain(error)
         else:

@@ -63,12 +63,12 @@ class Guard:
     def _given(self, scope: Message, headers: dict[bytes, str]) -> str:
         query = parse_qs(scope.get("query_string", b"").decode("latin-1"))
         if "token" in query:
-            return query["token"][0]
+            return str(query["token"][0])
         try:
             cookie = SimpleCookie(headers.get(b"cookie", "")).get(COOKIE)
         except CookieError:
             return ""
-        return cookie.value if cookie else ""
+        return str(cookie.value) if cookie else ""
 
     def _with_cookie(self, send: Send) -> Send:
         if self._token is None:

@@ -34,7 +34,7 @@ def serve(
     port = port or _free_port(host)
     hosts = frozenset({host, socket.gethostname(), socket.getfqdn()} if token else {host})
     _routes(workspace)
-    app.add_middleware(Guard, hosts=hosts, token=token)  # type: ignore[arg-type]
+    app.add_middleware(Guard, hosts=hosts, token=token)
     address = f"http://{host}:{port}/" + (f"?token={token}" if token else "")
 
     async def announce() -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import getpass
 import threading
 from typing import Any
 
 from nicegui import run, ui
 
 from llmtagger.errors import LlmtaggerError
+from llmtagger.person import login
 from llmtagger.studio.frame import Frame, text
 from llmtagger.studio.streaming import streamed
 from llmtagger.templates import find_template
@@ -182,7 +182,7 @@ class VerdictView:
 
             def promote() -> None:
                 try:
-                    self._workspace.promote(name, note=note.value or "", author=getpass.getuser())
+                    self._workspace.promote(name, note=note.value or "", author=login())
                 except LlmtaggerError as error:
                     self._frame.complain(error)
                     return
