@@ -131,7 +131,7 @@ def test_a_user_without_a_name_makes_versions_too(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(getpass, "getuser", nobody)
     done("new", "tag.v1", edited())
     done("promote", "tag.v3")
-    assert find_template("tag.v3").header.author == ""
+    assert find_template("tag.v3").header.author == "unknown"
 
 
 def test_list_shows_every_version_and_what_is_live() -> None:

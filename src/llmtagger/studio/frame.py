@@ -48,7 +48,12 @@ def framed(workspace: Workspace, here: str) -> Iterator[Frame]:
     look = workspace.shelf.view(_LOOK)
     frame = Frame(workspace, look.get("lang", "en"), bool(look.get("dark", False)))
     ui.dark_mode(frame.dark)
-    ui.colors(primary="#0b62b5", positive="#17714a", negative="#b02a1e", warning="#8a6a00")
+    ui.colors(
+        primary="#3f8fdd" if frame.dark else "#0b62b5",
+        positive="#17714a",
+        negative="#b02a1e",
+        warning="#8a6a00",
+    )
     ui.add_css(resources.files(__package__).joinpath("studio.css").read_text("utf-8"))
     ui.query("html").props(f"lang={frame.lang}")
     with ui.header(elevated=False).classes("bar"):

@@ -55,7 +55,7 @@ class GoldView:
             ],
             pagination=50,
         ).classes("w-full")  # fmt: skip
-        self._table.props("flat wrap-cells").mark("entries")
+        self._table.props("flat wrap-cells :grid=Quasar.Screen.lt.sm").mark("entries")
         self._table.add_slot("no-data", f"<span>{say('Nothing is marked yet.')}</span>")
         self._table.on("rowClick", self._open)
         self._draw()
