@@ -201,6 +201,7 @@ def test_the_tutorial_from_a_first_look_to_a_promoted_prompt(studio: Studio, pag
     go(page, named("Verdict"))
     choose(page, "A", "tag.v1")
     choose(page, "B", "tag.v3")
+    choose(page, "Products", "10")  # which the steps before have asked about
     button(page, named("Compare")).click()
     page.wait_for_selector(".verdict", timeout=ANSWERS)
     page.get_by_role("button", name="Cancel").wait_for(state="hidden", timeout=ANSWERS)

@@ -14,7 +14,7 @@ from llmtagger.studio.streaming import streamed
 from llmtagger.templates import find_template
 
 _FIGURES = {"micro_f1": "F1", "micro_precision": "Precision", "micro_recall": "Recall"}
-_ASKED = (25, 50, 100, 200, 500)  # products
+_ASKED = (10, 25, 50, 100, 200, 500)  # products
 _SHOWN = 12
 
 
@@ -36,7 +36,9 @@ class VerdictView:
             self._b = ui.select(names, value=b, label="B").props("dense outlined").mark("b")
             known = [size for size in _ASKED if size < len(self._workspace.products)]
             sizes = known or [len(self._workspace.products)]
-            self._size = ui.select(sizes, value=sizes[0], label=say("Products"))
+            self._size = ui.select(
+                sizes, value=sizes[min(1, len(sizes) - 1)], label=say("Products")
+            )
             self._size.props("dense outlined").mark("verdict-size")
             self._ask = ui.button(say("Compare"), on_click=self.ask)
             self._ask.props("unelevated no-caps").mark("compare")
