@@ -41,7 +41,7 @@ def main() -> None:
         page = browser.new_page()
         page.goto(f"{chosen.address}/edit?version=tag.v1")
         page.wait_for_selector(".rendered")
-        page.locator(".cm-line", has_text="商品选择标签").click()
+        page.locator(".cm-line", has_text="product.title").click()
         page.keyboard.press("End")
         page.evaluate(WATCH)
         for number in range(chosen.keys):
@@ -57,15 +57,17 @@ def main() -> None:
         ask = page.get_by_role("button", name="Ask the model")
         ask.click()  # so that the server runs, and the version itself is known
         page.get_by_role("button", name="Cancel").wait_for(state="hidden", timeout=600_000)
-        page.locator(".cm-line", has_text="商品选择标签").click()
+        page.locator(".cm-line", has_text="product.title").click()
+        page.keyboard.press("End")
         page.keyboard.type(secrets.token_hex(4))  # so that no answer of the draft is known
         page.wait_for_timeout(1000)
+        answer = page.locator("td:nth-child(3) .cost")
         begun = time.perf_counter()
         ask.click()
-        answer = page.locator("td:nth-child(3) .cost").first
-        answer.wait_for(timeout=300_000)
+        page.wait_for_function("() => !document.querySelector('td:nth-child(3) .cost')")
+        answer.first.wait_for(timeout=300_000)
         seconds = time.perf_counter() - begun
-        latency = float(answer.inner_text().split()[0])
+        latency = float(answer.first.inner_text().split()[0])
         sys.stdout.write(
             f"click to first answer: {seconds:.2f} s, of which the model took {latency:.2f} s\n"
         )
