@@ -169,10 +169,13 @@ def test_list_as_json() -> None:
     }
 
 
-def test_a_damaged_header_is_named() -> None:
+def test_a_damaged_header_is_named_beside_the_others() -> None:
     Path("prompts").mkdir()
     edited("{#---\nnotes = 1\n---#}\n" + BODY, "prompts/tag.v3.jinja")
-    assert "tag.v3" in refused(PromptError, "list").message
+    by_name = {record["name"]: record for record in json.loads(done("list", "--json").stdout)}
+    assert "tag.v3 cannot be read" in by_name["tag.v3"]["problem"]
+    assert by_name["tag.v1"]["live"]
+    assert "tag.v3 cannot be read" in " ".join(done("list").stdout.split())
 
 
 def test_diff_shows_what_was_changed() -> None:

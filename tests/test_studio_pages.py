@@ -321,7 +321,7 @@ def test_an_index_without_labels_has_all_pages(workspace: Workspace, tmp_path: P
             await user.open("/edit")
             await user.should_see("No product matches.", retries=30)
             user.find("next").click()
-            user.find("try").click()
+            user.find("ask").click()
 
         visit(bare, walk)
 

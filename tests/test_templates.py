@@ -17,6 +17,7 @@ from llmtagger.backends.index_writer import build
 from llmtagger.config import LiveSettings, PromptSettings, Settings, load_settings
 from llmtagger.datatypes import Product, Shortlist, Strategy, TagKind
 from llmtagger.errors import ConfigError, PromptError
+from llmtagger.locking import sole
 from llmtagger.stages.prompting import PromptRenderer
 from llmtagger.tagging import TagJob, choose_template
 from llmtagger.templates import (
@@ -340,7 +341,7 @@ def test_making_live_leaves_the_rest_alone(
     assert make_live("tag.v2") == replaced
     assert config.read_text(encoding="utf-8") == after
     assert load_settings().live.tag == "tag.v2"
-    assert list(here.glob("*.part")) == list(here.glob(".*.part")) == []
+    assert list(here.iterdir()) == [config]
 
 
 @pytest.mark.parametrize(
@@ -355,6 +356,22 @@ def test_settings_that_cannot_be_read_stay_as_they_are(here: Path, text: bytes) 
         make_live("tag.v2")
     assert caught.value.hint
     assert config.read_bytes() == text
+
+
+@pytest.mark.parametrize("name", ["span.v1", "tag.draft", "tag.v1.jinja", "tag.v0", ""])
+def test_settings_name_a_version_of_the_task(here: Path, name: str) -> None:
+    (here / "llmtagger.toml").write_text(f'[live]\ntag = "{name}"\n', encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"live\.tag"):
+        load_settings()
+
+
+def test_two_writers_of_the_settings_cannot_lose_each_other(here: Path) -> None:
+    with (
+        sole(here, ConfigError("held", hint="")),
+        pytest.raises(ConfigError, match="is being written"),
+    ):
+        make_live("tag.v2")
+    make_live("tag.v2")
 
 
 def test_only_a_version_can_be_live(here: Path) -> None:

@@ -69,12 +69,16 @@ class CatalogueSettings(_Section):
     on_duplicate: Literal["error", "first", "last"] = "error"
 
 
+def _version(task: str) -> str:
+    return rf"^{task}\.v[1-9][0-9]*$"
+
+
 class LiveSettings(_Section):
     """Which prompt is used for each kind of tags, where none is named."""
 
-    tag: str | None = Field(None, description="of closed tags")
-    span: str | None = Field(None, description="of `key=value` tags")
-    free: str | None = Field(None, description="of free tags")
+    tag: str | None = Field(None, description="of closed tags", pattern=_version("tag"))
+    span: str | None = Field(None, description="of `key=value` tags", pattern=_version("span"))
+    free: str | None = Field(None, description="of free tags", pattern=_version("free"))
 
 
 class Settings(_Section):

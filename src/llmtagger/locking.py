@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,18 +11,19 @@ from pathlib import Path
 
 @contextmanager
 def sole(path: Path, refusal: Exception) -> Iterator[None]:
-    """Hold the lock file at `path`; raises `refusal` where another process holds it.
+    """Hold `path`, a folder or a file that is made; raises `refusal` where another one holds it.
+
+    The lock goes with the process that holds it. In a folder nothing is written.
 
     >>> with sole(folder / "lock", TuningError("busy", hint="wait")): ...
     """
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(path, timeout=0)
+    how = os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT
+    handle = os.open(path, how | os.O_CLOEXEC, 0o644)
     try:
-        lock.acquire()
-    except Timeout as error:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
         raise refusal from error
-    try:
+    else:
         yield
     finally:
-        lock.release()
+        os.close(handle)

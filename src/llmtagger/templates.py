@@ -212,7 +212,7 @@ def make_live(name: str, config: Path = Path(DEFAULT_FILE)) -> str | None:
             hint="save it as a version first: llmtagger prompt new",
         )
     busy = ConfigError(f"{config} is being written", hint="try again")
-    with sole(config.with_name(f".{config.name}.lock"), busy):
+    with sole(config.resolve().parent, busy):
         try:
             table = tomlkit.parse(config.read_text(encoding="utf-8-sig"))
         except FileNotFoundError:

@@ -209,7 +209,7 @@ def test_the_tutorial_from_a_first_look_to_a_promoted_prompt(studio: Studio, pag
     page.get_by_role("button", name=f"tag.v3: {named('Make it live')}").click()
     page.get_by_label("Why?").fill("not worse")
     page.get_by_role("dialog").get_by_role("button", name="Make it live").click()
-    until(lambda: (studio.folder / "llmtagger.toml").exists())
+    page.wait_for_selector("text=tag.v3 is live")
     assert 'tag = "tag.v3"' in (studio.folder / "llmtagger.toml").read_text("utf-8")
     why = json.loads((studio.folder / "prompts" / "promotions.jsonl").read_text("utf-8"))
     assert (why["version"], why["note"]) == ("tag.v3", "not worse")

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from llmtagger.cli.console import stderr
+from llmtagger.cli.options import ConfigFile, IndexFolder
 
 app = typer.Typer(help="Show, promote and revert tuned adapters.", no_args_is_help=True)
 
-_Index = Annotated[Path, typer.Option("-i", "--index", help="An index folder.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 _Name = Annotated[str, typer.Argument(help="An adapter's name.")]
 
 
 @app.command("list")
-def list_(index: _Index, as_json: _Json = False) -> None:
+def list_(index: IndexFolder, as_json: _Json = False) -> None:
     """List the adapters, oldest first; ● marks the live one."""
     from rich.table import Table
 
@@ -55,7 +54,7 @@ def list_(index: _Index, as_json: _Json = False) -> None:
 
 
 @app.command()
-def show(name: _Name, index: _Index) -> None:
+def show(name: _Name, index: IndexFolder) -> None:
     """Print an adapter's record as JSON: data, recipe, losses, verdict."""
     from llmtagger import adapters
 
@@ -66,10 +65,8 @@ def show(name: _Name, index: _Index) -> None:
 @app.command()
 def judge(
     name: _Name,
-    index: _Index,
-    config: Annotated[
-        Path | None, typer.Option(help="Settings.  [default: llmtagger.toml if there]")
-    ] = None,
+    index: IndexFolder,
+    config: ConfigFile = None,
 ) -> None:
     """Judge an adapter anew: after products were added, or where a tuning was killed at its end."""
     from llmtagger import adapters
@@ -89,7 +86,7 @@ def judge(
 
 
 @app.command()
-def promote(name: _Name, index: _Index) -> None:
+def promote(name: _Name, index: IndexFolder) -> None:
     """Make an adapter live, if it was found to be better than the pipeline without it."""
     from llmtagger import adapters
 
@@ -98,7 +95,7 @@ def promote(name: _Name, index: _Index) -> None:
 
 
 @app.command()
-def revert(index: _Index) -> None:
+def revert(index: IndexFolder) -> None:
     """Go back to what was live before the last promotion."""
     from llmtagger import adapters
 

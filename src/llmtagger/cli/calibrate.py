@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llmtagger.cli.console import stderr
+from llmtagger.cli.options import ConfigFile, Endpoints, IndexFolder
 
 if TYPE_CHECKING:
     from llmtagger.calibration import Calibration
@@ -17,7 +18,7 @@ _ASKED = 150  # products; enough to see a change of some points of F1
 
 
 def calibrate(
-    index: Annotated[Path, typer.Option("-i", "--index", help="An index folder.")],
+    index: IndexFolder,
     model: Annotated[
         str,
         typer.Option(
@@ -25,9 +26,7 @@ def calibrate(
             "none: also learn what its answers are worth."
         ),
     ] = "none",
-    endpoint: Annotated[
-        list[str] | None, typer.Option(help="A vLLM server to use; repeatable.")
-    ] = None,
+    endpoint: Endpoints = None,
     ask: Annotated[
         int, typer.Option(min=20, help="Labelled products that the model is asked about.")
     ] = _ASKED,
@@ -37,9 +36,7 @@ def calibrate(
     limit: Annotated[
         int | None, typer.Option(min=20, help="Only N labelled products, drawn at random.")
     ] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="Settings.  [default: llmtagger.toml if there]")
-    ] = None,
+    config: ConfigFile = None,
 ) -> None:
     """Learn how much each signal is worth in an index, and what precision can be promised.
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from llmtagger.cli.console import stderr
+from llmtagger.cli.options import Endpoints, ModelName
 
 app = typer.Typer(help="Measure on gold sets, and compare.", no_args_is_help=True)
 
@@ -24,12 +25,8 @@ def run(
         typer.Option(envvar="LLMTAGGER_GOLD", help="Where gold sets' texts lie."),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=10, help="Only N products of the set.")] = None,
-    model: Annotated[
-        str, typer.Option(help="auto, a folder, or a Hugging Face id; a name with --endpoint.")
-    ] = "auto",
-    endpoint: Annotated[
-        list[str] | None, typer.Option(help="A vLLM server to use; repeatable.")
-    ] = None,
+    model: ModelName = "auto",
+    endpoint: Endpoints = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print results.json as well.")] = False,
 ) -> None:
     """Measure the system and every baseline on a gold set; writes results, samples and a report.

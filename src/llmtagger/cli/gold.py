@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llmtagger.cli.console import stderr
+from llmtagger.cli.options import IndexFolder
 from llmtagger.person import login
 
 if TYPE_CHECKING:
@@ -22,13 +23,12 @@ app = typer.Typer(help="Tags given by hand: export, import, approve.", no_args_i
 
 _NAMED = 5  # ids, tags or rows that a message names
 
-_Index = Annotated[Path, typer.Option("-i", "--index", help="An index folder.")]
 _File = Annotated[Path, typer.Argument(metavar="FILE", help=".csv, .xlsx, or .json: Label Studio.")]
 _Author = Annotated[str | None, typer.Option(help="Whose word it is.  [default: your login name]")]
 
 
 @app.command()
-def export(file: _File, index: _Index) -> None:
+def export(file: _File, index: IndexFolder) -> None:
     """Write all products that somebody has said something of to a file.
 
     Example: `llmtagger gold export gold.xlsx -i indexes/shop`
@@ -45,7 +45,7 @@ def export(file: _File, index: _Index) -> None:
 @app.command("import")
 def import_(
     file: _File,
-    index: _Index,
+    index: IndexFolder,
     author: Annotated[
         str | None,
         typer.Option(help="Whose word rows are that name nobody.  [default: your login name]"),
@@ -77,7 +77,7 @@ def import_(
 
 @app.command()
 def status(
-    index: _Index, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False
+    index: IndexFolder, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False
 ) -> None:
     """Count products by state, marks and ratings."""
     with _book(index) as book:
@@ -91,7 +91,7 @@ def status(
 
 @app.command()
 def approve(
-    index: _Index,
+    index: IndexFolder,
     ids: Annotated[
         list[str] | None, typer.Argument(metavar="[ID]...", help="Products, reviewed or not.")
     ] = None,

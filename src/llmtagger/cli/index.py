@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from llmtagger.cli.console import stderr, stdout
+from llmtagger.cli.options import ConfigFile
 
 if TYPE_CHECKING:
     from llmtagger.backends.index_folder import CatalogueIndex
@@ -31,7 +32,6 @@ Encoding = Annotated[str | None, typer.Option(help="The files' encoding.")]
 OnDuplicate = Annotated[
     str | None, typer.Option(help="error, first or last: which of two equal ids counts.")
 ]
-Config = Annotated[Path | None, typer.Option(help="Settings.  [default: llmtagger.toml if there]")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -50,7 +50,7 @@ def build(
     ] = "auto",
     encoding: Encoding = None,
     on_duplicate: OnDuplicate = None,
-    config: Config = None,
+    config: ConfigFile = None,
 ) -> None:
     """Index one catalogue, or several as one; an index already there is replaced at the end.
 
@@ -89,7 +89,7 @@ def add(
     catalogues: Catalogues,
     encoding: Encoding = None,
     on_duplicate: OnDuplicate = None,
-    config: Config = None,
+    config: ConfigFile = None,
 ) -> None:
     """Add products; one with an id that is already there replaces the old one."""
     from llmtagger.backends import index_writer

@@ -5,28 +5,26 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from llmtagger.cli.console import stderr
+from llmtagger.cli.options import ConfigFile, IndexFolder
 
 app = typer.Typer(help="Find what to label next, and labels to look at.", no_args_is_help=True)
 
-_Index = Annotated[Path, typer.Option("-i", "--index", help="An index folder.")]
 _Count = Annotated[int, typer.Option("-n", min=1, help="How many.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
-_Config = Annotated[Path | None, typer.Option(help="Settings.  [default: llmtagger.toml if there]")]
 
 
 @app.command()
 def suggest(
     input_: Annotated[str, typer.Argument(metavar="INPUT", help="Products; - is stdin.")],
-    index: _Index,
+    index: IndexFolder,
     count: _Count = 50,
     as_json: _Json = False,
-    config: _Config = None,
+    config: ConfigFile = None,
 ) -> None:
     """Rank unlabelled products by how much their labels would teach; asks no model.
 
@@ -74,7 +72,7 @@ def suggest(
 
 @app.command()
 def audit(
-    index: _Index, count: _Count = 50, as_json: _Json = False, config: _Config = None
+    index: IndexFolder, count: _Count = 50, as_json: _Json = False, config: ConfigFile = None
 ) -> None:
     """List labels that the rest of the catalogue contradicts, the surest first.
 

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from llmtagger.errors import ConfigError
 
 if TYPE_CHECKING:
     from llmtagger.catalog import CatalogOptions
     from llmtagger.config import Settings
+
+IndexFolder = Annotated[Path, typer.Option("-i", "--index", help="An index folder.")]
+ModelName = Annotated[
+    str, typer.Option(help="auto, a folder, or a Hugging Face id; a name with --endpoint.")
+]
+Endpoints = Annotated[list[str] | None, typer.Option(help="A vLLM server to use; repeatable.")]
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", help="Settings.  [default: llmtagger.toml if there]")
+]
 
 
 def catalog_options(

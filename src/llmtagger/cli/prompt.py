@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llmtagger.cli.console import stderr, stdout
+from llmtagger.cli.options import ConfigFile, Endpoints, IndexFolder, ModelName
 from llmtagger.datatypes import Strategy
 from llmtagger.person import login
 
@@ -24,22 +25,17 @@ if TYPE_CHECKING:
 
     from llmtagger.datatypes import Product
     from llmtagger.evaluation.trials import Bench, Cell, Shown
+    from llmtagger.templates import TemplateFile
 
 app = typer.Typer(help="Make, try and compare versions of prompts.", no_args_is_help=True)
 
-_INDEX = Annotated[Path, typer.Option("-i", "--index", help="An index folder.")]
-_MODEL = Annotated[
-    str, typer.Option(help="auto, a folder, or a Hugging Face id; a name with --endpoint.")
-]
-_ENDPOINT = Annotated[list[str] | None, typer.Option(help="A vLLM server to use; repeatable.")]
-_CONFIG = Annotated[Path | None, typer.Option(help="Settings.  [default: llmtagger.toml if there]")]
 _AUTHOR = Annotated[str | None, typer.Option(help="Who makes it.  [default: the name of the user]")]
 
 
 @app.command("list")
 def list_(
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
-    config: _CONFIG = None,
+    config: ConfigFile = None,
 ) -> None:
     """List all versions: those that come with llmtagger, and those in prompts/ here."""
     from rich.markup import escape
@@ -53,7 +49,7 @@ def list_(
     live = {live_template(template.kind, settings.live) for template in found}
     if as_json:
         records = [
-            template.header.model_dump(mode="json")
+            _said(template)
             | {"name": template.name, "live": template.name in live, "hash": template.hash}
             for template in found
         ]
@@ -63,14 +59,13 @@ def list_(
     for column in ("version", "", "out of", "by", "on", "why"):
         table.add_column(column)
     for template in found:
-        header = template.header
+        said = _said(template)
         table.add_row(
             f"[bold]{template.name}[/]",
             "live" if template.name in live else "",
-            header.parent or "",
-            escape(header.author),
-            f"{header.date:%Y-%m-%d}" if header.date else "",
-            escape(header.note),
+            *(escape(str(said.get(key) or "")) for key in ("parent", "author")),
+            (said.get("date") or "")[: len("2026-11-21")],
+            f"[red]{escape(said['problem'])}[/]" if "problem" in said else escape(said["note"]),
         )
     stdout().print(table)
 
@@ -144,9 +139,9 @@ def diff(
 def render(
     name: Annotated[str, typer.Argument(help="A prompt's name or a .jinja file.")],
     input_: Annotated[str, typer.Argument(metavar="INPUT", help="Products; - is stdin.")],
-    index: _INDEX,
+    index: IndexFolder,
     limit: Annotated[int, typer.Option(min=1, help="Only the first N products.")] = 3,
-    config: _CONFIG = None,
+    config: ConfigFile = None,
 ) -> None:
     """Print the prompts for INPUT just as the model would get them; asks no server."""
     from llmtagger.cli.options import catalog_options
@@ -167,13 +162,13 @@ def try_(
     names: Annotated[
         list[str], typer.Argument(metavar="A B... INPUT", help="Versions, then products.")
     ],
-    index: _INDEX,
+    index: IndexFolder,
     limit: Annotated[int, typer.Option(min=1, help="Only the first N products.")] = 10,
     report: Annotated[Path | None, typer.Option(help="Also write the matrix as HTML.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a cell.")] = False,
-    model: _MODEL = "auto",
-    endpoint: _ENDPOINT = None,
-    config: _CONFIG = None,
+    model: ModelName = "auto",
+    endpoint: Endpoints = None,
+    config: ConfigFile = None,
 ) -> None:
     """Ask the model with each version about the same products, and show them side by side.
 
@@ -212,16 +207,16 @@ def try_(
 def compare(
     a: Annotated[str, typer.Argument(metavar="A", help="A version.")],
     b: Annotated[str, typer.Argument(metavar="B", help="Another.")],
-    index: _INDEX,
+    index: IndexFolder,
     input_: Annotated[
         str | None,
         typer.Option("--on", metavar="INPUT", help="Labelled products.  [default: the index's]"),
     ] = None,
     limit: Annotated[int, typer.Option(min=10, help="N products, drawn at random.")] = 100,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
-    model: _MODEL = "auto",
-    endpoint: _ENDPOINT = None,
-    config: _CONFIG = None,
+    model: ModelName = "auto",
+    endpoint: Endpoints = None,
+    config: ConfigFile = None,
 ) -> None:
     """Tell whether B is better than A, on labelled products, each asked about as if it were new.
 
@@ -245,7 +240,7 @@ def promote(
     name: Annotated[str, typer.Argument(help="The version to use from now on.")],
     note: Annotated[str, typer.Option(help="Why.")] = "",
     author: _AUTHOR = None,
-    config: _CONFIG = None,
+    config: ConfigFile = None,
 ) -> None:
     """Make a version the live one: `tag` and `calibrate` use it where no prompt is named.
 
@@ -258,6 +253,16 @@ def promote(
     before = promote_version(name, path, note=note, author=login() if author is None else author)
     stderr().print(f"{name} is live in {path}" + (f"; before, {before} was." if before else "."))
     stderr().print("The weight of its answers is not known: llmtagger calibrate fits it.")
+
+
+def _said(template: TemplateFile) -> dict[str, Any]:
+    """What a version says of itself, or the `problem` that keeps it from being read."""
+    from llmtagger.errors import PromptError
+
+    try:
+        return template.header.model_dump(mode="json")
+    except PromptError as error:
+        return {"problem": error.message}
 
 
 def _edited(text: str) -> str:

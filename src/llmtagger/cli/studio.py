@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from llmtagger.cli.console import stderr
+from llmtagger.cli.options import ConfigFile, Endpoints, IndexFolder, ModelName
 
 
 def studio(
-    index: Annotated[Path, typer.Option("-i", "--index", help="An index folder.")],
+    index: IndexFolder,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8090,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open a browser.")] = True,
     host: Annotated[
         str, typer.Option(help="Beyond this machine, the address gets a token.")
     ] = "127.0.0.1",
-    model: Annotated[
-        str, typer.Option(help="auto, a folder, or a Hugging Face id; a name with --endpoint.")
-    ] = "auto",
-    endpoint: Annotated[
-        list[str] | None, typer.Option(help="A vLLM server to use; repeatable.")
-    ] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="Settings.  [default: llmtagger.toml if there]")
-    ] = None,
+    model: ModelName = "auto",
+    endpoint: Endpoints = None,
+    config: ConfigFile = None,
 ) -> None:
     """Edit, try and compare prompts in the browser; mark gold.
 

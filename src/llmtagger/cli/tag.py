@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from llmtagger.cli.console import stderr
+from llmtagger.cli.options import ConfigFile, Endpoints, IndexFolder, ModelName
 
 AskMode = Literal["auto", "always", "never"]  # as in `scorers`, which is not loaded for --help
 
@@ -22,14 +22,10 @@ _SHOWN_PROMPTS = 2
 
 def tag(
     input_: Annotated[str, typer.Argument(metavar="INPUT", help="Products; - is stdin.")],
-    index: Annotated[Path, typer.Option("-i", "--index", help="An index folder.")],
+    index: IndexFolder,
     output: Annotated[str, typer.Option("-o", "--output", help="Where to write; - is stdout.")],
-    model: Annotated[
-        str, typer.Option(help="auto, a folder, or a Hugging Face id; a name with --endpoint.")
-    ] = "auto",
-    endpoint: Annotated[
-        list[str] | None, typer.Option(help="A vLLM server to use; repeatable.")
-    ] = None,
+    model: ModelName = "auto",
+    endpoint: Endpoints = None,
     adapter: Annotated[
         str | None, typer.Option(metavar="NAME|none", help="A tuned one.  [default: the live one]")
     ] = None,
@@ -62,9 +58,7 @@ def tag(
     on_duplicate: Annotated[
         str | None, typer.Option(help="error, first or last: which of two equal ids counts.")
     ] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="Settings.  [default: llmtagger.toml if there]")
-    ] = None,
+    config: ConfigFile = None,
 ) -> None:
     """Tag the products of INPUT with an index; the same command goes on where it stopped.
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llmtagger.cli.console import stderr
+from llmtagger.cli.options import ConfigFile, IndexFolder
 
 if TYPE_CHECKING:
     from llmtagger.adapters import Adapter
@@ -19,7 +20,7 @@ _MIB = 1 << 20
 
 
 def tune(
-    index: Annotated[Path, typer.Option("-i", "--index", help="An index folder.")],
+    index: IndexFolder,
     base: Annotated[
         str, typer.Option(metavar="NAME|PATH", help="auto, a folder, or a Hugging Face id.")
     ] = "auto",
@@ -44,9 +45,7 @@ def tune(
     events: Annotated[
         Path | None, typer.Option(help="Also write the losses there, for TensorBoard.")
     ] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="Settings.  [default: llmtagger.toml if there]")
-    ] = None,
+    config: ConfigFile = None,
 ) -> None:
     """Tune the model to the labelled products of an index, and measure whether that is better.
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import threading
-from typing import Any
-
 from nicegui import run, ui
 
 from llmtagger.datatypes import Strategy
 from llmtagger.errors import LlmtaggerError
 from llmtagger.evaluation.trials import Cell
 from llmtagger.person import login
+from llmtagger.studio.asking import Asking
 from llmtagger.studio.frame import Frame, text
 from llmtagger.studio.matrix import shown_tag
-from llmtagger.studio.streaming import streamed
 from llmtagger.studio.workspace import Rendered
 from llmtagger.templates import Examples, TemplateFile, find_template
 
@@ -35,7 +32,6 @@ class Editor:
         names = [template.name for template in self._workspace.versions()]
         start = version if version in names else self._workspace.live
         self._cells: dict[str, dict[str, Cell]] = {}
-        self._stop = threading.Event()
         self._drawing = 0
         say = frame.say
         with ui.element("div").classes("tools"):
@@ -91,11 +87,7 @@ class Editor:
                 ).props("dense outlined").mark("try-size")  # fmt: skip
                 sizes = self._size.options
                 self._size.set_value(sizes[min(1, len(sizes) - 1)])
-                self._try = ui.button(say("Ask the model"), on_click=self.ask)
-                self._try.props("unelevated no-caps").mark("try")
-                self._cancel = ui.button(say("Cancel"), on_click=self._stop.set)
-                self._cancel.props("flat no-caps").mark("try-cancel").set_visibility(False)
-                self._progress = ui.label().classes("note").props("role=status").mark("try-state")
+                self._asking = Asking(frame, say("Ask the model"), self._ask)
             self._answers = ui.element("div").classes("scroll").mark("answers")
         self._load()
 
@@ -126,7 +118,9 @@ class Editor:
         """Show the chosen version, or the draft that was begun from it."""
         parent = self._parent
         draft = self._workspace.shelf.draft(parent.name, self._tab)
-        shown = TemplateFile(parent.name, draft.text) if draft else parent
+        self._put(TemplateFile(parent.name, draft.text) if draft else parent)
+
+    def _put(self, shown: TemplateFile) -> None:
         examples = shown.header.examples
         self._drawing += 1
         self._strategy.set_value(examples.strategy)
@@ -187,12 +181,12 @@ class Editor:
     def _say_fault(self, error: LlmtaggerError) -> None:
         self._fault.text = f"{error.message}\n→ {error.hint}"
         self._fault.set_visibility(True)
-        self._try.set_enabled(False)
+        self._asking.enable(False)
 
     def _show(self, rendered: Rendered) -> None:
         say = self._frame.say
         self._fault.set_visibility(False)
-        self._try.set_enabled(True)
+        self._asking.enable(True)
         share = rendered.shared / max(rendered.tokens, 1)
         facts = [
             f"{rendered.tokens:,} {say('tokens')}",
@@ -207,41 +201,15 @@ class Editor:
                 ui.label(say(role.capitalize())).classes("role")
                 ui.label(text).classes("rendered").mark(f"rendered-{role}")
 
-    async def ask(self) -> None:
+    async def _ask(self) -> None:
         """Ask with the draft, and with the version it came from, about some products."""
-        say = self._frame.say
         products = self._products[: self._size.value]
-        draft, parent = self._draft, self._parent
-        self._stop.clear()
-        self._try.set_enabled(False)
-        self._cancel.set_visibility(True)
-        both = [parent, draft] if self._differs else [parent]
-        self._cells = {each.name: {} for each in both}
-        try:
-            for template in both:
-                cells = self._cells[template.name]
-                cells.update(self._workspace.known(template, products))
-                self._draw_answers()
-                left = [each for each in products if each.id not in cells]
-
-                def waiting(message: str, seconds: float) -> None:
-                    self._progress.text = f"{say('starting the server')} … {seconds:.0f} s"
-
-                def work(template: TemplateFile = template, left: Any = left) -> Any:
-                    return self._workspace.ask(template, left, waiting)
-
-                if not left or self._stop.is_set():
-                    continue
-                async for cell in streamed(work, self._stop):
-                    cells[cell.product.id] = cell
-                    self._progress.text = f"{template.name}: {len(cells)} / {len(products)}"
-                    self._draw_answers()
-        except LlmtaggerError as error:
-            self._frame.complain(error)
-        finally:
-            self._progress.text = ""
-            self._cancel.set_visibility(False)
-            self._try.set_enabled(True)
+        both = [self._parent, self._draft] if self._differs else [self._parent]
+        self._cells = {each.name: self._workspace.known(each, products) for each in both}
+        self._draw_answers()
+        for template in both:
+            cells = self._cells[template.name]
+            await self._asking.fill(template, products, cells, self._draw_answers)
 
     def _draw_answers(self) -> None:
         self._answers.clear()
@@ -279,15 +247,7 @@ class Editor:
 
     def _drop(self) -> None:
         self._workspace.shelf.drop_draft(self._parent.name, self._tab)
-        parent = self._parent
-        self._drawing += 1
-        self._strategy.set_value(parent.header.examples.strategy)
-        self._count.set_value(parent.header.examples.count)
-        self._pinned.set_value(list(parent.header.examples.pinned))
-        self._code.set_value(parent.body)
-        self._drawing -= 1
-        self._tell()
-        ui.timer(0, self._render, once=True)
+        self._put(self._parent)
 
     def _save_sheet(self) -> None:
         say = self._frame.say

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Sequence
 from importlib import resources
@@ -15,9 +14,9 @@ from llmtagger.errors import LlmtaggerError
 from llmtagger.evaluation.matrix import look, matrix_page
 from llmtagger.evaluation.report import OUTCOMES
 from llmtagger.evaluation.trials import Cell, Shown
+from llmtagger.studio.asking import Asking
 from llmtagger.studio.cell import open_cell
 from llmtagger.studio.frame import Frame
-from llmtagger.studio.streaming import streamed
 from llmtagger.studio.workspace import Workspace
 from llmtagger.templates import TemplateFile, find_template
 
@@ -32,8 +31,6 @@ class Matrix:
     def __init__(self, frame: Frame) -> None:
         self._frame, self._workspace = frame, frame.workspace
         self._cells: dict[str, dict[str, Cell]] = {}
-        self._stop = threading.Event()
-        self._asking = False
         left = self._workspace.shelf.view(_VIEW)
         names = [template.name for template in self._workspace.versions()]
         live = self._workspace.live
@@ -53,11 +50,7 @@ class Matrix:
                     on_change=self._chosen,
                 ).props("dense outlined").mark("size")
             )  # fmt: skip
-            self._ask = ui.button(say("Ask the model"), on_click=self.ask)
-            self._ask.props("unelevated no-caps").mark("ask")
-            self._cancel = ui.button(say("Cancel"), on_click=self._stop.set)
-            self._cancel.props("flat no-caps").mark("cancel").set_visibility(False)
-            self._progress = ui.label().classes("note").props("role=status").mark("progress")
+            self._asking = Asking(frame, say("Ask the model"), self._ask)
         with ui.element("div").classes("tools"):
             self._search = ui.input(say("Search"), on_change=self._draw)
             self._search.classes("short").props("dense outlined clearable debounce=200").mark(
@@ -174,7 +167,10 @@ class Matrix:
 
     def _open(self, event: events.GenericEventArguments) -> None:
         id, version = event.args
-        product = next(product for product in self._products if product.id == id)
+        product = next((product for product in self._products if product.id == id), None)
+        if product is None:  # another tab has changed what is shown
+            self._load()
+            return
         cell = self._cells.get(version, {}).get(id)
 
         def changed() -> None:
@@ -185,54 +181,25 @@ class Matrix:
 
         open_cell(self._frame, product, version, cell, changed)
 
-    async def ask(self) -> None:
+    async def _ask(self) -> None:
         """Ask with every chosen version about every chosen product that has no answer yet."""
-        if self._asking:
-            return
-        say, products = self._frame.say, self._products
+        products = self._products
         if not self._versions.value:
-            self._frame.done(say("No version is chosen."))
-            return
-        self._stop.clear()
-        self._busy(True)
-        try:
-            for template in self._templates():
-                cells = self._cells.setdefault(template.name, {})
-                left = [each for each in products if each.id not in cells or cells[each.id].problem]
-                await self._fill(template, left, cells)
-        except LlmtaggerError as error:
-            self._frame.complain(error)
-        finally:
-            self._busy(False)
-            self._load()
+            self._frame.done(self._frame.say("No version is chosen."))
+        drawn = 0.0
 
-    async def _fill(
-        self, template: TemplateFile, products: Sequence[Product], cells: dict[str, Cell]
-    ) -> None:
-        done, drawn = 0, time.monotonic()
-
-        def waiting(message: str, seconds: float) -> None:
-            self._progress.text = f"{self._frame.say('starting the server')} … {seconds:.0f} s"
-
-        def work() -> Any:
-            return self._workspace.ask(template, products, waiting)
-
-        if not products or self._stop.is_set():
-            return
-        async for cell in streamed(work, self._stop):
-            cells[cell.product.id] = cell
-            done += 1
-            self._progress.text = f"{template.name}: {done} / {len(products)}"
-            if done == 1 or time.monotonic() - drawn > _CALM * (1 + len(products) / 100):
+        def changed() -> None:
+            nonlocal drawn
+            if time.monotonic() - drawn > _CALM * (1 + len(products) / 100):
                 self._draw()
                 drawn = time.monotonic()
 
-    def _busy(self, busy: bool) -> None:
-        self._asking = busy
-        self._cancel.set_visibility(busy)
-        self._ask.set_enabled(not busy)
-        if not busy:
-            self._progress.text = ""
+        try:
+            for template in self._templates():
+                cells = self._cells.setdefault(template.name, {})
+                await self._asking.fill(template, products, cells, changed)
+        finally:
+            self._load()
 
     def _report(self) -> None:
         shown = list(self._versions.value)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 from nicegui import run, ui
 
 from llmtagger.errors import LlmtaggerError
 from llmtagger.person import login
+from llmtagger.studio.asking import Asking
 from llmtagger.studio.frame import Frame, text
-from llmtagger.studio.streaming import streamed
 from llmtagger.templates import find_template
 
 _FIGURES = {"micro_f1": "F1", "micro_precision": "Precision", "micro_recall": "Recall"}
@@ -23,7 +22,6 @@ class VerdictView:
 
     def __init__(self, frame: Frame) -> None:
         self._frame, self._workspace = frame, frame.workspace
-        self._stop = threading.Event()
         say = frame.say
         names = [template.name for template in self._workspace.versions()]
         left = self._workspace.shelf.view("verdict")
@@ -40,11 +38,7 @@ class VerdictView:
                 sizes, value=sizes[min(1, len(sizes) - 1)], label=say("Products")
             )
             self._size.props("dense outlined").mark("verdict-size")
-            self._ask = ui.button(say("Compare"), on_click=self.ask)
-            self._ask.props("unelevated no-caps").mark("compare")
-            self._cancel = ui.button(say("Cancel"), on_click=self._stop.set)
-            self._cancel.props("flat no-caps").set_visibility(False)
-            self._progress = ui.label().classes("note").props("role=status")
+            self._asking = Asking(frame, say("Compare"), self._ask)
         self._result = ui.column().classes("w-full gap-0").mark("result")
         self._a.on_value_change(self._chosen)
         self._b.on_value_change(self._chosen)
@@ -54,38 +48,16 @@ class VerdictView:
         self._workspace.shelf.keep_view("verdict", {"a": self._a.value, "b": self._b.value})
         await self._show()
 
-    async def ask(self) -> None:
+    async def _ask(self) -> None:
         """Ask with both versions about as many products as are wanted, then show the verdict."""
-        self._stop.clear()
-        self._ask.set_enabled(False)
-        self._cancel.set_visibility(True)
         products = self._workspace.products[: self._size.value]
         try:
             for name in (self._a.value, self._b.value):
                 template = find_template(name)
-                known = self._workspace.known(template, products)
-                left = [product for product in products if product.id not in known]
-
-                def waiting(message: str, seconds: float) -> None:
-                    said = self._frame.say("starting the server")
-                    self._progress.text = f"{said} … {seconds:.0f} s"
-
-                def work(template: Any = template, left: Any = left) -> Any:
-                    return self._workspace.ask(template, left, waiting)
-
-                done = len(known)
-                if not left or self._stop.is_set():
-                    continue
-                async for _ in streamed(work, self._stop):
-                    done += 1
-                    self._progress.text = f"{name}: {done} / {len(products)}"
-        except LlmtaggerError as error:
-            self._frame.complain(error)
+                cells = self._workspace.known(template, products)
+                await self._asking.fill(template, products, cells, lambda: None)
         finally:
-            self._progress.text = ""
-            self._ask.set_enabled(True)
-            self._cancel.set_visibility(False)
-        await self._show()
+            await self._show()
 
     async def _show(self) -> None:
         try:
