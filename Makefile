@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check eval bench-tune format docs lock wheel clean
+.PHONY: help install demo test browser check eval bench-tune format docs lock wheel clean
 
 help:  ## Show what can be made.
 	@sed -n 's/^\([a-z-]*\):.*  ## /  make \1\t/p' Makefile | expand -t 19
@@ -16,12 +16,21 @@ demo: install  ## Index the example catalogue, tag new products with a real mode
 	@mkdir -p out
 	$(BIN)/llmtagger tag examples/new.jsonl -i indexes/examples -o out/examples.jsonl --show 8
 
-test: install  ## What CI runs: format, lint, strict types, tests (a real server among them), docs.
+test: install browser  ## What CI runs: format, lint, strict types, tests (a real server among them), docs.
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python tools/cli_reference.py --check
 	$(BIN)/python -m pytest
+
+browser:  # Debian's Chromium, for the studio's tests; without one they are skipped
+	@for name in chromium google-chrome; do command -v $$name >/dev/null && exit 0; done; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "Installing Chromium for the studio's tests ..."; \
+		apt-get update -q >/dev/null; \
+		apt-get install -y -q --no-install-recommends chromium >/dev/null && exit 0; \
+	fi; \
+	echo "No Chromium, so the studio's browser tests are skipped: apt-get install chromium"
 
 check: test  ## The same as `make test`.
 

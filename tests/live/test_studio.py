@@ -22,6 +22,7 @@ from llmtagger.backends.index_writer import build
 from llmtagger.backends.vllm_process import ServerInfo
 from llmtagger.catalog import read_catalog
 from llmtagger.evaluation.trials import Cell, Shown, cell_record
+from llmtagger.goldbook import FILE, GoldBook
 from llmtagger.studio.workspace import Workspace
 from llmtagger.templates import find_template
 from llmtagger.versions import make_version
@@ -85,6 +86,11 @@ class Studio:
                 self.stop()
                 raise AssertionError(said)
             said += line
+
+    def shell(self, *words: str) -> None:
+        """Run a command of llmtagger beside it."""
+        line = [sys.executable, "-m", "llmtagger", *words]
+        subprocess.run(line, cwd=self.folder, check=True, timeout=120)
 
     def stop(self) -> None:
         """End it as Ctrl-C does."""
@@ -269,6 +275,52 @@ def test_a_restart_finds_everything_as_it_was(studio: Studio, page: Page) -> Non
     assert page.locator("text=询问模型").count() > 0
     page.goto(studio.at("/edit?version=tag.v1"))
     page.wait_for_selector(".cm-line:has-text('A draft.')")
+
+
+def test_two_tabs_and_a_shell_lose_nothing_of_each_other(
+    tmp_path: Path, index: Path, browser: Any
+) -> None:
+    shutil.copytree(index, tmp_path / "shop")
+    studio = Studio(tmp_path, tmp_path / "shop", "--endpoint", "http://127.0.0.1:9", "--model", "x")
+    tabs = [browser.new_context().new_page() for _ in range(2)]
+    try:
+        for number, tab in enumerate(tabs):
+            tab.goto(studio.at("/edit?version=tag.v1"))
+            write(tab, f" Of tab {number}.")
+            tab.wait_for_selector("text=The draft is kept")
+        studio.shell("prompt", "new", "tag.v1", "--count", "1", "--note", "from a shell")
+        for number, tab in enumerate(tabs):
+            button(tab, "Save as a version").click()
+            tab.get_by_label("Why is there a new version?").fill(f"tab {number}")
+            button(tab, "Save").click()
+            tab.wait_for_url(f"**version=tag.v{4 + number}")
+        for number, tab in enumerate(tabs):
+            made = (tmp_path / "prompts" / f"tag.v{4 + number}.jinja").read_text("utf-8")
+            assert f"Of tab {number}." in made
+            assert f"Of tab {1 - number}." not in made
+        assert "from a shell" in (tmp_path / "prompts" / "tag.v3.jinja").read_text("utf-8")
+
+        for tab in tabs:  # both see the product before either says something of it
+            tab.goto(studio.at())
+            tab.locator(".matrix .cell").first.click()
+            tab.wait_for_selector("[role=dialog]")
+        for tab, tag in zip(tabs, ("waterproof", "vegan"), strict=True):
+            tab.get_by_role("dialog").get_by_label("Add a missing tag").fill(tag)
+            tab.get_by_role("option", name=tag).first.click()
+            tab.get_by_role("dialog").get_by_role("button", name="Right", exact=True).last.click()
+            tab.wait_for_selector("text=Undo")
+        studio.shell("gold", "status", "-i", "shop")
+        with GoldBook(tmp_path / "shop" / FILE) as book:
+            (entry,) = book.entries()
+            marks = book.marks(entry.product.id)
+        assert {(mark.tag, mark.right) for mark in marks} == {
+            ("waterproof", True),
+            ("vegan leather", True),
+        }
+    finally:
+        for tab in tabs:
+            tab.context.close()
+        studio.stop()
 
 
 def test_a_broken_template_is_named_and_not_asked_with(studio: Studio, page: Page) -> None:
