@@ -363,7 +363,7 @@ def tiny_model(folder: Path, words: Sequence[str], seed: int = 0) -> Path:
     known = {word: place for place, word in enumerate(["<unk>", "<eos>", *words])}
     tokenizer = Tokenizer(WordLevel(known, unk_token="<unk>"))
     tokenizer.pre_tokenizer = Whitespace()
-    wrapped = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+    wrapped = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, unk_token="<unk>", eos_token="<eos>", pad_token="<eos>"
     )
     wrapped.chat_template = (
@@ -384,7 +384,7 @@ def tiny_model(folder: Path, words: Sequence[str], seed: int = 0) -> Path:
         eos_token_id=1,
         pad_token_id=1,
     )
-    model = LlamaForCausalLM(config)  # type: ignore[no-untyped-call]
+    model = LlamaForCausalLM(config)
     model.save_pretrained(folder)
     return folder
 

@@ -60,7 +60,7 @@ class SentenceTransformerEncoder:
                 f"the encoder {self.name!r} needs sentence-transformers, which is not installed",
                 hint="pip install 'llmtagger[cpu]', or llmtagger[gpu] on a machine with CUDA",
             ) from error
-        disable_progress_bar()  # type: ignore[no-untyped-call]  # it would write into our own
+        disable_progress_bar()  # it would write into our own
         try:
             return SentenceTransformer(
                 str(self._folder),

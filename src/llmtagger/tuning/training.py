@@ -218,7 +218,7 @@ class Trainer:
 
     def _backward(self, batch: Sequence[Tokens]) -> float:
         loss = self._mean_loss(batch)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return float(loss.detach())
 
     def _mean_loss(self, batch: Sequence[Tokens]) -> torch.Tensor:
@@ -394,7 +394,7 @@ def _load(base: Path, device: str) -> Any:
     from transformers.utils.logging import disable_progress_bar
 
     # It would write across our own.
-    disable_progress_bar()  # type: ignore[no-untyped-call]
+    disable_progress_bar()
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=dtype, use_safetensors=True)
     return model.to(device)
