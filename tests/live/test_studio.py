@@ -294,7 +294,7 @@ def test_two_tabs_and_a_shell_lose_nothing_of_each_other(
             tab.get_by_label("Why is there a new version?").fill(f"tab {number}")
             button(tab, "Save").click()
             tab.wait_for_url(f"**version=tag.v{4 + number}")
-        for number, tab in enumerate(tabs):
+        for number in (0, 1):
             made = (tmp_path / "prompts" / f"tag.v{4 + number}.jinja").read_text("utf-8")
             assert f"Of tab {number}." in made
             assert f"Of tab {1 - number}." not in made

@@ -10,6 +10,7 @@ from llmtagger.datatypes import Product
 from llmtagger.errors import LlmtaggerError
 from llmtagger.evaluation.trials import Cell, Shown
 from llmtagger.person import login
+from llmtagger.studio.chip import draw_chip, shown_tag
 from llmtagger.studio.frame import Frame, text
 from llmtagger.vocabulary import Vocabulary
 
@@ -108,14 +109,10 @@ def _line(
     mark: Callable[[str, bool], None],
     unmark: Callable[[str], None],
 ) -> None:
-    from llmtagger.studio.matrix import shown_tag
-
     look = shown_tag(tag, frame.workspace, lang)
     with ui.element("div").classes("line"):
         with ui.element("div").classes("grow"):
-            ui.label(f"{look['mark']} {look['name']}".strip()).classes(
-                f"chip {look['look']}"
-            ).props("dir=auto")
+            draw_chip(look)
             detail = " · ".join(part for part in (look["score"], look["why"]) if part)
             ui.label(detail).classes("why").props("dir=auto")
         if tag.name in marked:

@@ -9,8 +9,8 @@ from llmtagger.errors import LlmtaggerError
 from llmtagger.evaluation.trials import Cell
 from llmtagger.person import login
 from llmtagger.studio.asking import Asking
+from llmtagger.studio.chip import draw_chip, shown_tag
 from llmtagger.studio.frame import Frame, text
-from llmtagger.studio.matrix import shown_tag
 from llmtagger.studio.workspace import Rendered
 from llmtagger.templates import Examples, TemplateFile, find_template
 
@@ -236,9 +236,7 @@ class Editor:
             ui.label(f"{cell.problem.code}: {cell.problem.message[:200]}").classes("problem")
         for tag in cell.tags:
             look = shown_tag(tag, self._workspace, cell.product.lang)
-            ui.label(f"{look['mark']} {look['name']}".strip()).classes(
-                f"chip {look['look']}"
-            ).props("dir=auto").tooltip(f"{look['score']} {look['why']}".strip() or "–")
+            draw_chip(look).tooltip(f"{look['score']} {look['why']}".strip() or "–")
         if not cell.tags and not cell.problem:
             ui.label(self._frame.say("nothing")).classes("empty")
         ui.label(

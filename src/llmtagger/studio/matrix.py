@@ -13,11 +13,11 @@ from llmtagger.datatypes import Product
 from llmtagger.errors import LlmtaggerError
 from llmtagger.evaluation.matrix import look, matrix_page
 from llmtagger.evaluation.report import OUTCOMES
-from llmtagger.evaluation.trials import Cell, Shown
+from llmtagger.evaluation.trials import Cell
 from llmtagger.studio.asking import Asking
 from llmtagger.studio.cell import open_cell
+from llmtagger.studio.chip import shown_tag
 from llmtagger.studio.frame import Frame
-from llmtagger.studio.workspace import Workspace
 from llmtagger.templates import TemplateFile, find_template
 
 SIZES = (10, 25, 50, 100, 250, 500)
@@ -207,18 +207,6 @@ class Matrix:
         columns = {version: self._cells.get(version, {}) for version in shown}
         page = matrix_page(products, columns)
         ui.download.content(page, f"{self._workspace.folder.name}-matrix.html", "text/html")
-
-
-def shown_tag(tag: Shown, workspace: Workspace, lang: str) -> dict[str, str]:
-    """A tag for the page: its text, its mark and look, its score, and its evidence."""
-    drawn = look(tag)
-    return {
-        "name": workspace.label(tag.name, lang)[:120] + ("ᵐ" if tag.chosen else ""),
-        "mark": OUTCOMES.get(drawn, ""),
-        "look": drawn,
-        "score": "" if tag.score is None else f"{tag.score:.2f}",
-        "why": tag.why[:300],
-    }
 
 
 def _disagreement(cells: Sequence[Cell]) -> float:
