@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from llmtagger.datatypes import Product
 from llmtagger.errors import IndexDamaged
 
 _BATCH = 4096  # rows of every Arrow batch but the last; positions are found by division
+_REMEMBERED = 4096  # rows that were read last: like products have the same neighbours
 _TEXTS = ("id", "title", "description", "brand", "category", "lang", "group")
 
 
@@ -74,6 +76,7 @@ class ProductTable:
         if file.schema != _schema() or any(n != _BATCH for n in lengths[:-1]):
             raise self._damaged()
         self._count = sum(lengths, 0)
+        self._read = lru_cache(_REMEMBERED)(self._load)
 
     def _damaged(self) -> IndexDamaged:
         return IndexDamaged(
@@ -90,6 +93,9 @@ class ProductTable:
     def __getitem__(self, position: int) -> Product:
         if not 0 <= position < self._count:
             raise IndexError(position)
+        return self._read(position)
+
+    def _load(self, position: int) -> Product:
         batch, row = divmod(position, _BATCH)
         return _from_row(self._batches[batch].slice(row, 1).to_pylist()[0])
 

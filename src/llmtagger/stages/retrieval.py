@@ -236,11 +236,12 @@ class CatalogueRetriever:
             )
             if self._active[tag] and tag not in found.opinion.unknown
         ]
-        similarity: dict[int, float] = {}
-        if positions:
-            rows = np.asarray(self._catalogue.tag_matrix[positions], dtype=np.float32)
-            similarity = dict(zip(positions, (rows @ found.vector).tolist(), strict=True))
-        candidates = [self._candidate(tag, similarity[tag], found) for tag in positions]
+        rows = np.asarray(self._catalogue.tag_matrix[positions], dtype=np.float32)
+        similarity = (rows @ found.vector).tolist()
+        prior = self._catalogue.prior[positions].tolist()
+        candidates = [
+            self._candidate(*each, found) for each in zip(positions, similarity, prior, strict=True)
+        ]
         candidates += [
             Candidate(tag, spans=(e.span,), extracted=e.probability)
             for tag, e in found.new.values()
@@ -267,7 +268,7 @@ class CatalogueRetriever:
         keys = dict.fromkeys((*ranked, *self._catalogue.vocabulary.keys))
         return tuple(keys)[: self._settings.keys]
 
-    def _candidate(self, tag: int, similarity: float, found: _Found) -> Candidate:
+    def _candidate(self, tag: int, similarity: float, prior: float, found: _Found) -> Candidate:
         total = max(1, self._labelled)
         opinion, extraction = found.opinion, found.extracted.get(tag)
         return Candidate(
@@ -278,7 +279,7 @@ class CatalogueRetriever:
             name_similarity=similarity,
             name_lexical=found.name_lexical.get(tag, 0.0),
             spans=opinion.mentioned.get(tag) or ((extraction.span,) if extraction else ()),
-            prior=max(0.0, float(self._catalogue.prior[tag]) - opinion.own.get(tag, 0) / total),
+            prior=max(0.0, prior - opinion.own.get(tag, 0) / total),
             linear=opinion.linear.get(tag, 0.0),
             trust=opinion.trust.get(tag, 0.0),
             extracted=extraction.probability if extraction else 0.0,
