@@ -350,6 +350,14 @@ def test_closing_stops_asking(opened: Open, models: Models) -> None:
         assert models.opened[0].closed == 0  # what comes next finds it running
 
 
+def test_the_first_answer_does_not_wait_for_the_others(opened: Open, models: Models) -> None:
+    with opened() as workspace:
+        cells = workspace.ask(TAG, workspace.products[:5], quiet)
+        next(cells)
+        assert models.asked == 1
+        assert len(list(cells)) == 4
+
+
 def test_the_model_is_opened_for_the_first_question(opened: Open, models: Models) -> None:
     with opened() as workspace:
         workspace.render(TAG, *workspace.products[:2])
