@@ -122,17 +122,22 @@ class VllmGenerator:
         return names[0]
 
     def _ask(self, replica: Replica, prompt: Prompt, constraint: Constraint) -> Completion:
+        from openai.types.chat import ChatCompletion
+
         begun = time.perf_counter()
         grammar = {"json": dict(constraint.schema), "disable_any_whitespace": True}
-        answer = replica.client.chat.completions.create(
-            model=self._model,
-            messages=[{"role": role, "content": text} for role, text in prompt.messages],  # type: ignore[misc]
-            max_tokens=constraint.max_tokens,
-            temperature=0,
-            seed=SEED,
-            logprobs=True,
-            extra_body={"structured_outputs": grammar},
-        )
+        body = {
+            "model": self._model,
+            "messages": [{"role": role, "content": text} for role, text in prompt.messages],
+            "max_tokens": constraint.max_tokens,
+            "temperature": 0,
+            "seed": SEED,
+            "logprobs": True,
+            "structured_outputs": grammar,
+        }
+        # What `chat.completions.create` would send, without a third of its time: it checks the type
+        # of every name in the grammar.
+        answer = replica.client.post("/chat/completions", body=body, cast_to=ChatCompletion)
         return _read_answer(answer, self._model, time.perf_counter() - begun)
 
     def _check_grammar(self, replica: Replica) -> None:
