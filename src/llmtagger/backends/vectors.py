@@ -16,9 +16,9 @@ from llmtagger.protocols import Hits, Mask, VectorIndex, Vectors
 Kind = Literal["flat", "hnsw"]
 
 FLAT_LIMIT = 50_000  # vectors; searched exactly up to here, by graph above
-_LINKS = 24  # HNSW's M
-_EF_BUILD = 80
-_EF_SEARCH = 128  # recall@10 of 1.0 at 100,000 x 384; see benchmarks/README.md
+LINKS = 24  # HNSW's M
+EF_BUILD = 80
+EF_SEARCH = 128  # recall@10 of 1.0 at 100,000 x 384; see benchmarks/README.md
 _EF_MOST = 4096
 _SCAN_LIMIT = 50_000  # allowed vectors up to which scanning them beats walking the graph
 _BLOCK = 1 << 24  # similarities held at once by the exact search (64 MB)
@@ -89,8 +89,8 @@ class FaissIndex:
         if kind == "flat":
             index = faiss.IndexFlatIP(dimension)
         else:
-            index = faiss.IndexHNSWFlat(dimension, _LINKS, faiss.METRIC_INNER_PRODUCT)
-            index.hnsw.efConstruction = _EF_BUILD
+            index = faiss.IndexHNSWFlat(dimension, LINKS, faiss.METRIC_INNER_PRODUCT)
+            index.hnsw.efConstruction = EF_BUILD
         built = cls(index)
         built.add(vectors)
         return built
@@ -128,7 +128,7 @@ class FaissIndex:
             return self._index, _parameters(faiss.SearchParameters, selector)
         if found <= min(_SCAN_LIMIT, len(self) // 2):
             return self._index.storage, _parameters(faiss.SearchParameters, selector)
-        effort = max(_EF_SEARCH, 2 * k) * len(self) // found
+        effort = max(EF_SEARCH, 2 * k) * len(self) // found
         walk = {"efSearch": min(effort, max(_EF_MOST, 2 * k))}
         return self._index, _parameters(faiss.SearchParametersHNSW, selector, **walk)
 
