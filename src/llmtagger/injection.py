@@ -39,7 +39,8 @@ _DISGUISE = re.compile(
 )
 _MIXED = re.compile(r"[a-z][\u0370-\u03ff\u0400-\u04ff]|[\u0370-\u03ff\u0400-\u04ff][a-z]", re.I)
 _MIXTURES = 4  # seams between scripts inside words; µm and β-blockers have one
-_LONGEST_NAME = 1000  # characters; a longer sentence is searched for its beginning too slowly
+_LONGEST_NAME = 1000  # characters; where a longer one begins takes too long to find
+_CLAUSE = re.compile(r"[\s，、；：]([^\s，、；：]{0,12})$")  # the last words of what is before
 _COMMENT = re.compile(r"<!--.*?(?:-->|$)", re.DOTALL)
 _QUOTE = "[\"'“‘「『《\\[]"
 _WORDS = r"(?:\w+\W+)"
@@ -128,9 +129,8 @@ _ABOUT = re.compile(
 def instructions(text: str, *, is_name: bool = False) -> list[tuple[int, int]]:
     """Where a text speaks to the model, in order: whole sentences.
 
-    Sentences about tags, answers or rules belong to one beside them. Of a name, such as a title,
-    the first sentence counts from where it begins to speak to the model: what is before has no
-    full stop.
+    Sentences about tags, answers or rules belong to one beside them. In a name, such as a title,
+    which has no full stop, the first of several counts from where it begins to speak to the model.
     """
     if not _is_instruction(text):
         return []
@@ -139,13 +139,18 @@ def instructions(text: str, *, is_name: bool = False) -> list[tuple[int, int]]:
     if not any(held):  # it runs over the end of a sentence
         return [(0, len(text))]
     about = [bool(_ABOUT.search(_as_read(text[start:end]))) for start, end in places]
-    if is_name and held[0] and places[0][1] <= _LONGEST_NAME:
-        places[0] = (_beginning(text[: places[0][1]]), places[0][1])
+    told = list(held)
     for at in range(1, len(held)):
         held[at] = held[at] or (held[at - 1] and about[at])
     for at in range(len(held) - 2, -1, -1):
         held[at] = held[at] or (held[at + 1] and about[at])
-    return [place for place, is_held in zip(places, held, strict=True) if is_held]
+    found = [at for at, is_held in enumerate(held) if is_held]
+    if is_name and len(text) <= _LONGEST_NAME:
+        for at in found:
+            start, end = places[at]
+            if told[at] and not (at and held[at - 1]):
+                places[at] = (start + _beginning(text[start:end]), end)
+    return [places[at] for at in found]
 
 
 def _beginning(text: str) -> int:
@@ -158,7 +163,8 @@ def _beginning(text: str) -> int:
             *(found.end() for found in re.finditer(r"[\s，、“「]+|(?<=[^\x00-\x7f])", text[:end])),
         ]
         end = next(at for at in reversed(words) if at < end and _is_instruction(text[at:end]))
-    return end
+    before = _CLAUSE.search(text[:end])
+    return before.start(1) if before else end
 
 
 @lru_cache(maxsize=65_536)  # neighbours and tags come again with every product
