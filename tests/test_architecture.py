@@ -23,7 +23,10 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "llmtagger"
 FILES = sorted(SOURCE.rglob("*.py"))
 
-GROUND = {"__init__", "datatypes", "errors", "hashing", "locking", "normalise", "person", "wording"}
+GROUND = {"__init__", "datatypes", "errors", "hashing", "locking", "normalise", "person"} | {
+    "injection",
+    "wording",
+}
 BASE = {
     "adapters",
     "recipe",

@@ -258,12 +258,23 @@ class Rejection:
     reason: Reason
 
 
+REMARKS = frozenset({"instruction_in_text"})  # the codes of problems that cost no tags
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Why a product has no trustworthy answer. The run goes on without it."""
+    """What is wrong with a product or its answer. The run goes on.
+
+    Most codes say that there is no trustworthy answer; a remark leaves the tags as they are.
+    """
 
     code: str
     message: str
+
+    @property
+    def is_remark(self) -> bool:
+        """Whether the tags hold all the same."""
+        return self.code in REMARKS
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,7 +334,7 @@ class ScoredTags:
 
 @dataclass(frozen=True, slots=True)
 class TaggedProduct:
-    """The pipeline's result for one product; `problem` says why there is no answer, if so.
+    """The pipeline's result for one product; `problem` says what is wrong, if anything is.
 
     `answered` says that the model gave a readable answer, `offered` are the names of the tags that
     it could choose from.
@@ -338,3 +349,8 @@ class TaggedProduct:
     answered: bool = False
     offered: tuple[str, ...] = ()
     prompt_hash: str = ""
+
+    @property
+    def failed(self) -> bool:
+        """Whether there is no trustworthy answer."""
+        return self.problem is not None and not self.problem.is_remark

@@ -37,8 +37,8 @@ class Cut:
     answered: float | None = None
 
     def of(self, tagged: TaggedProduct) -> float:
-        """The threshold for one result; with a problem nothing is kept."""
-        if tagged.problem is not None:
+        """The threshold for one result; where the answer failed nothing is kept."""
+        if tagged.failed:
             return _NOTHING
         if tagged.answered and self.answered is not None:
             return self.answered
@@ -57,7 +57,7 @@ def product_record(product: Product) -> dict[str, Any]:
 
 
 def output_record(tagged: TaggedProduct, cut: Cut, run: Mapping[str, str]) -> dict[str, Any]:
-    """One line of output. With a problem nothing is kept: what is plausible goes to review."""
+    """One line of output. Of a failed answer nothing is kept: what is plausible goes to review."""
     threshold = cut.of(tagged)
     lang = tagged.product.lang[:2].lower()
     kept, review = tagged.scored.at(threshold), tagged.scored.below(threshold, cut.review)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from itertools import islice
+from typing import NamedTuple
 
 from llmtagger.config import Settings
 from llmtagger.datatypes import (
@@ -18,6 +19,7 @@ from llmtagger.datatypes import (
     TaggedProduct,
 )
 from llmtagger.errors import RequestRefused
+from llmtagger.injection import guard_product, guard_shortlist
 from llmtagger.protocols import AnswerFormat, Experts, Generator, Retriever, Scorer
 from llmtagger.sandbox import Fill, filling
 from llmtagger.stages.exemplars import Exemplars
@@ -34,11 +36,23 @@ Filling = Callable[[TemplateFile], Fill]
 _Numbered = tuple[int, TaggedProduct]
 
 
+class _Retrieved(NamedTuple):
+    """A product as it was given and as it is read, what was found for it, and a remark."""
+
+    given: Product
+    read: Product
+    shortlist: Shortlist
+    remark: Problem | None
+
+
 class Tagger:
     """Tags products: retrieve, render, generate, parse, score.
 
     Without a generator no model is asked, and the scores rest on the catalogue alone. From the
     scores without the model, `worth_asking` decides whether it is asked about a product.
+
+    What speaks to the model in a product, its neighbours or the tags' names is left out before any
+    stage reads it, and remarked on; only what measures this should ask for less (`guarded`).
     """
 
     def __init__(
@@ -49,7 +63,10 @@ class Tagger:
         scorer: Scorer,
         generator: Generator | None,
         worth_asking: WorthAsking | None = None,
+        *,
+        guarded: bool = True,
     ) -> None:
+        self._guarded = guarded
         self._worth_asking = worth_asking
         self._retriever = retriever
         self._renderer = renderer
@@ -59,8 +76,8 @@ class Tagger:
 
     def prepare(self, products: Iterable[Product]) -> Iterator[tuple[Product, Shortlist, Prompt]]:
         """Each product with its shortlist and prompt, in order; asks no model."""
-        for product, shortlist in self._retrieve(products):
-            yield product, shortlist, self._renderer.render(product, shortlist)
+        for product, read, shortlist, _ in self._retrieve(products):
+            yield product, shortlist, self._renderer.render(read, shortlist)
 
     def tag(self, products: Iterable[Product]) -> Iterator[TaggedProduct]:
         """Results as they finish, not in order. Retrieval goes on while the server works."""
@@ -86,8 +103,8 @@ class Tagger:
         pool = ThreadPoolExecutor(workers, thread_name_prefix="llmtagger")
         pending: set[Future[_Numbered]] = set()
         try:
-            for number, (product, shortlist) in enumerate(self._retrieve(products)):
-                pending.add(pool.submit(self._tag, number, product, shortlist))
+            for number, retrieved in enumerate(self._retrieve(products)):
+                pending.add(pool.submit(self._tag, number, retrieved))
                 if len(pending) >= workers + _BATCH:
                     done, pending = wait(pending, return_when=FIRST_COMPLETED)
                     yield from _results(done)
@@ -97,12 +114,17 @@ class Tagger:
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _retrieve(self, products: Iterable[Product]) -> Iterator[tuple[Product, Shortlist]]:
+    def _retrieve(self, products: Iterable[Product]) -> Iterator[_Retrieved]:
         remaining = iter(products)
         while batch := list(islice(remaining, _BATCH)):
-            yield from zip(batch, self._retriever.retrieve(batch), strict=True)
+            read = [guard_product(each) if self._guarded else (each, None) for each in batch]
+            found = self._retriever.retrieve([product for product, _ in read])
+            for given, (product, remark), shortlist in zip(batch, read, found, strict=True):
+                shown = guard_shortlist(shortlist) if self._guarded else shortlist
+                yield _Retrieved(given, product, shown, remark)
 
-    def _tag(self, number: int, product: Product, shortlist: Shortlist) -> _Numbered:
+    def _tag(self, number: int, retrieved: _Retrieved) -> _Numbered:
+        given, product, shortlist, remark = retrieved
         prompt = self._renderer.render(product, shortlist)
         parsed, completion = ParsedTags(), None
         if self._worth_asking is None or self._worth_asking(
@@ -110,10 +132,10 @@ class Tagger:
         ):
             parsed, completion = self._ask(prompt, product, shortlist)
         return number, TaggedProduct(
-            product=product,
+            product=given,
             scored=self._scorer.score(product, shortlist, parsed),
             rejected=parsed.rejected,
-            problem=parsed.problem,
+            problem=parsed.problem or remark,
             truncated=prompt.truncated,
             completion=completion,
             answered=parsed.answered,
@@ -151,6 +173,7 @@ def build_tagger(
     scorer: Scorer | None = None,
     worth_asking: WorthAsking | None = None,
     filling: Filling = filling,
+    guarded: bool = True,
 ) -> Tagger:
     """A tagger on an opened index: the prompt's task decides the form of the answer."""
     scorer = scorer or WeightedScorer()
@@ -166,6 +189,7 @@ def build_tagger(
         scorer=scorer,
         generator=generator,
         worth_asking=worth_asking,
+        guarded=guarded,
     )
 
 

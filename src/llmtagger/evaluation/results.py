@@ -142,7 +142,7 @@ def _out_of_vocabulary(outcome: Outcome, kept: Kept) -> float:
 
 def _invalid(outcome: Outcome) -> float:
     """The share of answers that could not be read."""
-    unreadable = sum(tagged.problem is not None for tagged in outcome.answered)
+    unreadable = sum(tagged.failed for tagged in outcome.answered)
     return unreadable / max(len(outcome.answered), 1)
 
 

@@ -15,6 +15,7 @@ from llmtagger.evaluation import comparison, splitting
 from llmtagger.evaluation.judging import Judge
 from llmtagger.evaluation.learning import Labelled
 from llmtagger.evaluation.metrics import Record
+from llmtagger.injection import guard_product
 from llmtagger.output import Cut, explain
 from llmtagger.pipeline import Filling, build_tagger
 from llmtagger.protocols import Experts, Generator, Vectors
@@ -59,6 +60,11 @@ class Cell:
     completion_tokens: int = 0
     seconds: float = 0.0
     judged: bool = False
+
+    @property
+    def failed(self) -> bool:
+        """Whether there is no trustworthy answer."""
+        return self.problem is not None and not self.problem.is_remark
 
     @property
     def kept(self) -> frozenset[str]:
@@ -150,7 +156,7 @@ class _AsIfNew:
         row = self.index.position(product.id)
         if row is None or not self.index.labelled[row]:
             return False
-        return self.index.product(row).text() == product.text()
+        return guard_product(self.index.product(row))[0].text() == product.text()
 
 
 def cell_of(

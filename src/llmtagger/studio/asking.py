@@ -60,7 +60,7 @@ class Asking:
         changed: Callable[[], None],
     ) -> None:
         """Ask about the products that have no answer in `cells`, and put each in as it comes."""
-        left = [each for each in products if each.id not in cells or cells[each.id].problem]
+        left = [each for each in products if each.id not in cells or cells[each.id].failed]
         done = len(products) - len(left)
 
         def waiting(message: str, seconds: float) -> None:

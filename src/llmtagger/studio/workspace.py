@@ -27,6 +27,7 @@ from llmtagger.evaluation.trials import (
     judged,
 )
 from llmtagger.goldbook import FILE, VIEWS, GoldBook
+from llmtagger.injection import guard_product, guard_shortlist
 from llmtagger.pipeline import prompt_renderer
 from llmtagger.stages.retrieval import CatalogueRetriever
 from llmtagger.stages.scoring import WeightedScorer
@@ -169,7 +170,8 @@ class Workspace:
         renderer = prompt_renderer(
             self.index, template, self.settings, WeightedScorer(), self._worker.filling
         )
-        prompt, beside = (renderer.render(each, self._shortlist(each)) for each in (product, other))
+        both = (guard_product(each)[0] for each in (product, other))
+        prompt, beside = (renderer.render(each, self._shortlist(each)) for each in both)
         text, next_text = (
             "\n".join(said for _, said in each.messages) for each in (prompt, beside)
         )
@@ -185,7 +187,7 @@ class Workspace:
         kept = self._shortlists  # another thread may open the index anew meanwhile
         found = kept.get(product.id)
         if found is None:
-            found = self._retriever.retrieve([product])[0]
+            found = guard_shortlist(self._retriever.retrieve([product])[0])
             if len(kept) >= _KEPT_SHORTLISTS:
                 kept.pop(next(iter(kept)), None)
             kept[product.id] = found
@@ -230,7 +232,7 @@ class Workspace:
             # The first alone: beside the others it would be on the screen about when they are.
             for part in (products[:1], products[1:]):
                 for cell in self._bench.cells(template, part, answers):
-                    if cell.problem is None:
+                    if not cell.failed:
                         self.shelf.keep_cell(basis, cell.product.id, cell_record(cell))
                     yield self.judged(cell)
         except EngineError:

@@ -18,6 +18,7 @@ from llmtagger.datatypes import Candidate, Product, Shortlist, TagKind
 from llmtagger.errors import CatalogError, ConfigError
 from llmtagger.evaluation import splitting
 from llmtagger.evaluation.learning import Labelled
+from llmtagger.injection import guard_product, guard_shortlist
 from llmtagger.normalise import FoldedText, loosen
 from llmtagger.pipeline import prompt_renderer
 from llmtagger.stages.parsing import LONGEST_TAG, MOST_VALUES
@@ -191,8 +192,9 @@ class _Maker:
     ) -> Iterator[Example]:
         """With `random`, the candidates are perturbed; without, they are as `tag` offers them."""
         for start in range(0, len(products), _BATCH):
-            batch = products[start : start + _BATCH]
-            for product, shortlist in zip(batch, self._retriever.retrieve(batch), strict=True):
+            batch = [guard_product(each)[0] for each in products[start : start + _BATCH]]
+            for product, found in zip(batch, self._retriever.retrieve(batch), strict=True):
+                shortlist = guard_shortlist(found)
                 if random is not None and self._kind is not TagKind.SPAN:
                     shortlist = perturbed(product, shortlist, self._vocabulary, random)
                 prompt = self._renderer.render(product, shortlist)
