@@ -27,6 +27,7 @@ GROUND = {"__init__", "datatypes", "errors", "hashing", "locking", "normalise", 
 BASE = {
     "adapters",
     "recipe",
+    "redaction",
     "sandbox",
     "templates",
     "protocols",

@@ -18,6 +18,7 @@ from llmtagger.evaluation.metrics import Record
 from llmtagger.output import Cut, explain
 from llmtagger.pipeline import Filling, build_tagger
 from llmtagger.protocols import Experts, Generator, Vectors
+from llmtagger.redaction import redact
 from llmtagger.sandbox import filling
 from llmtagger.scorers import learned_scorer
 from llmtagger.stages.scoring import WeightedScorer
@@ -150,7 +151,8 @@ class _AsIfNew:
         row = self.index.position(product.id)
         if row is None or not self.index.labelled[row]:
             return False
-        return self.index.product(row).text() == product.text()
+        ours = self.index.product(row).text()
+        return product.text() in (ours, redact(ours))
 
 
 def cell_of(
