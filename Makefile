@@ -3,12 +3,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test browser check eval bench-tune format docs lock wheel clean
+.PHONY: help install demo test browser check audit sbom eval bench-tune format docs lock wheel clean
 
 help:  ## Show what can be made.
 	@sed -n 's/^\([a-z-]*\):.*  ## /  make \1\t/p' Makefile | expand -t 19
 
-install:  ## Install into .venv what requirements/cpu.lock names; does nothing if it is there.
+install:  ## Install into .venv what requirements/ locks; does nothing if it is there.
 	@$(PYTHON) tools/install.py
 
 demo: install  ## Index the example catalogue, tag new products with a real model, show them.
@@ -16,10 +16,11 @@ demo: install  ## Index the example catalogue, tag new products with a real mode
 	@mkdir -p out
 	$(BIN)/llmtagger tag examples/new.jsonl -i indexes/examples -o out/examples.jsonl --show 8
 
-test: install browser  ## What CI runs: format, lint, strict types, tests (a real server among them), docs.
+test: install browser  ## Format, lint, strict types, licences, docs, and tests (a real server among them).
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/python tools/check_supply.py licences
 	$(BIN)/python tools/cli_reference.py --check
 	$(BIN)/python -m pytest
 
@@ -32,7 +33,13 @@ browser:  # Debian's Chromium, for the studio's tests; without one they are skip
 	fi; \
 	echo "No Chromium, so the studio's browser tests are skipped: apt-get install chromium"
 
-check: test  ## The same as `make test`.
+check: test audit  ## `make test` and `make audit`: everything, before a release.
+
+audit: install  ## Look the locked versions up among known holes (osv.dev); says so where it has no network.
+	$(BIN)/python tools/check_supply.py audit
+
+sbom: install  ## Write dist/sbom.json, a bill of materials (CycloneDX) of what is locked.
+	$(BIN)/python tools/check_supply.py sbom dist/sbom.json
 
 eval: install  ## Run eval/runs on the gold sets in LLMTAGGER_GOLD; MODEL=folder adds a larger model.
 	$(BIN)/python tools/evaluate.py $(if $(MODEL),--larger $(MODEL))
@@ -47,7 +54,7 @@ format: install  ## Format the code and mend what the linter can.
 docs: install  ## Write the generated pages anew.
 	$(BIN)/python tools/cli_reference.py
 
-lock: install  ## Resolve requirements/cpu.lock anew; LOCK=--upgrade renews all versions.
+lock: install  ## Resolve requirements/*.lock anew, with hashes; LOCK=--upgrade renews all versions.
 	$(BIN)/python tools/install.py lock $(LOCK)
 	@$(PYTHON) tools/install.py
 

@@ -30,6 +30,7 @@ GROUND = {"__init__", "datatypes", "errors", "hashing", "locking", "normalise", 
 BASE = {
     "adapters",
     "recipe",
+    "redaction",
     "sandbox",
     "templates",
     "protocols",

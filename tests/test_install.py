@@ -16,14 +16,21 @@ from tools import install
 from tools.install import Environment, InstallError
 
 ROOT = Path(__file__).parents[1]
-LOCK = "torch==2.13.0+cpu\ntorch==2.13.0 ; sys_platform == 'darwin'\nuv==0.13.8\nsix==1.17.0\n"
+LOCK = """\
+six==1.17.0 \\
+    --hash=sha256:00
+uv==0.13.8 \\
+    --hash=sha256:01 \\
+    --hash=sha256:02
+"""
 
 
 @pytest.fixture
 def environment(tmp_path: Path) -> Environment:
-    """A checkout with a lock of three packages and no .venv."""
+    """A checkout with locks of three packages and no .venv."""
     (tmp_path / "requirements").mkdir()
     (tmp_path / "requirements" / "cpu.lock").write_text(LOCK)
+    (tmp_path / "requirements" / "torch.lock").write_text("# no hash\ntorch==2.13.0+cpu ; 1\n")
     (tmp_path / "pyproject.toml").write_text("[project]\n")
     return Environment(tmp_path)
 
@@ -33,6 +40,7 @@ class Commands:
 
     def __init__(self, environment: Environment, fail_at: str = "") -> None:
         self.ran: list[str] = []
+        self.files: list[str] = []  # what was installed from one
         self._environment = environment
         self._fail_at = fail_at
 
@@ -46,6 +54,8 @@ class Commands:
     ) -> str:
         words = " ".join(map(str, command))
         self.ran.append(words)
+        if "-r" in words.split():
+            self.files.append(Path(command[-1]).read_text())
         if self._fail_at and self._fail_at in words:
             raise InstallError(f"could not {self._fail_at}")
         programs = self._environment.folder / "bin"
@@ -61,6 +71,12 @@ class Commands:
 def run_install(
     environment: Environment, monkeypatch: pytest.MonkeyPatch, fail_at: str = ""
 ) -> list[str]:
+    return run_commands(environment, monkeypatch, fail_at).ran
+
+
+def run_commands(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch, fail_at: str = ""
+) -> Commands:
     commands = Commands(environment, fail_at)
     monkeypatch.setattr(install, "run", commands)
     if fail_at:
@@ -68,14 +84,14 @@ def run_install(
             install.install(environment)
     else:
         install.install(environment)
-    return commands.ran
+    return commands
 
 
 def test_the_second_time_there_is_nothing_to_do(
     environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = [each for each in run_install(environment, monkeypatch) if "--dry-run" not in each]
-    steps = ("-m venv", "install -q uv==0.13.8", "torch==2.13.0+cpu", "cpu.lock", " -e ")
+    steps = ("-m venv", "uv.lock", "torch==2.13.0+cpu", "cpu.lock", " -e ")
     order = [next(n for n, command in enumerate(first) if step in command) for step in steps]
     assert order == sorted(order)
     assert run_install(environment, monkeypatch) == []
@@ -85,7 +101,7 @@ def any_has(commands: list[str], word: str) -> bool:
     return any(word in command for command in commands)
 
 
-@pytest.mark.parametrize("step", ["install -q uv", "torch==", "cpu.lock", " -e "])
+@pytest.mark.parametrize("step", ["uv.lock", "torch==", "cpu.lock", " -e "])
 def test_a_broken_run_is_followed_by_a_clean_one(
     step: str, environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -94,6 +110,17 @@ def test_a_broken_run_is_followed_by_a_clean_one(
     again = run_install(environment, monkeypatch)
     assert "-m venv --clear" in again[0]
     assert environment.current
+
+
+def test_what_is_installed_has_a_locked_hash_and_is_not_built(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands = run_commands(environment, monkeypatch)
+    from_files = [each for each in commands.ran if " -r " in each]
+    assert len(from_files) == 2
+    assert all("--require-hashes --only-binary :all:" in each for each in from_files)
+    uv = "uv==0.13.8 \\\n    --hash=sha256:01 \\\n    --hash=sha256:02\n"
+    assert commands.files == [uv, LOCK]
 
 
 def test_a_changed_lock_is_installed_over_the_old_one(
@@ -202,20 +229,36 @@ def test_a_failing_command_is_quoted() -> None:
         install.run(command, quiet=True)
 
 
-def test_a_package_that_the_lock_does_not_name(environment: Environment) -> None:
-    with pytest.raises(InstallError, match="does not name hatchling"):
-        environment.pinned("hatchling")
+def test_a_lock_that_names_no_uv_is_told_of(environment: Environment) -> None:
+    environment.lock.write_text("six==1.17.0\n")
+    with pytest.raises(InstallError, match=r"cpu\.lock does not name uv"):
+        _ = environment.uv
+
+
+def requirements(lock: str) -> list[tuple[Requirement, list[str]]]:
+    """The requirements of a lock, each with its hashes."""
+    text = (ROOT / "requirements" / lock).read_text(encoding="utf-8").replace("\\\n", " ")
+    lines = [line.split(" --hash=") for line in text.splitlines() if line and line[0] != "#"]
+    return [(Requirement(wanted.strip()), hashes) for wanted, *hashes in lines]
 
 
 def pinned() -> dict[str, Version]:
-    """What the lock installs on this machine."""
-    lines = (ROOT / "requirements" / "cpu.lock").read_text(encoding="utf-8").splitlines()
-    requirements = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    """What the locks install on this machine."""
+    every = [each for lock in ("torch.lock", "cpu.lock") for each, _ in requirements(lock)]
     here = {"platform_python_implementation": "CPython"}
-    fitting = [r for r in requirements if r.marker is None or r.marker.evaluate(here)]
+    fitting = [r for r in every if r.marker is None or r.marker.evaluate(here)]
     return {
         canonicalize_name(r.name): Version(str(r.specifier).removeprefix("==")) for r in fitting
     }
+
+
+def test_every_locked_version_but_torch_has_its_hashes() -> None:
+    found = requirements("cpu.lock")
+    assert len(found) > 200
+    assert [str(each) for each, hashes in found if not hashes] == []
+    assert [str(each) for each, _ in found if each.name == "torch"] == []
+    [(torch, hashes)] = requirements("torch.lock")
+    assert (torch.name, hashes) == ("torch", [])
 
 
 def test_the_lock_holds_what_the_project_asks_for() -> None:

@@ -196,6 +196,40 @@ def test_what_is_no_address_is_refused(address: str) -> None:
         VllmGenerator([address])
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://ann:canary@HOST:8000",
+        "http://canary@HOST/v1",
+        "http://ann:can/canary@HOST",
+        "http://ann:can@canary@HOST",
+        "ann:canary@HOST",
+        "http://HOST:8000/v1?key=canary",
+        "http://HOST/?canary",
+        "http://HOST/#canary",
+        "ftp://ann:canary@HOST",
+    ],
+)
+def test_an_address_with_a_secret_is_refused_without_quoting_it(address: str) -> None:
+    with pytest.raises(ConfigError, match=r"HOST.* has a name, a password or a key") as caught:
+        VllmGenerator([address])
+    assert "LLMTAGGER_API_KEY_FILE" in caught.value.hint
+    assert "canary" not in caught.value.message + caught.value.hint
+
+
+def test_a_refusal_that_quotes_the_key_is_shortened(
+    server: FakeServer, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLMTAGGER_API_KEY", "canary")
+    for status, said in ((400, RequestRefused), (401, EngineError), (404, ModelMissing)):
+        server.behave = refuse(status, "no: Bearer canary")
+        with pytest.raises(said, match="no: Bearer …"):
+            make(server).complete(PROMPT, CONSTRAINT)
+    server.behave = refuse(500, "no: Bearer canary")
+    with pytest.raises(EngineUnreachable, match="no: Bearer …"):
+        make(server).complete(PROMPT, CONSTRAINT)
+
+
 def test_requests_are_spread_over_the_replicas(
     server: FakeServer, other: FakeServer, make: Any
 ) -> None:

@@ -5,6 +5,10 @@ It needs the standard library alone, and runs on an old Python far enough to say
 The CPU build of PyTorch is not on the default package index. It is looked for where pip is
 configured to look (find-links and extra indexes, which uv does not read by itself), and else on
 PyTorch's own index for CPUs, whose address uv knows. Nothing but torch is taken from there.
+
+What is installed must have a hash that the lock names, and nothing is built on the way. Torch alone
+has none in its lock: only PyTorch's index knows the hashes of all its builds for CPUs, and a lock
+with those of one folder would refuse the same build from elsewhere.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +37,10 @@ UV_NAMES = {
     "cert": ("SSL_CERT_FILE", " "),
 }
 PYTORCH_INDEX = ["--torch-backend=cpu"]
+TORCH_HEADER = """\
+# Written by `make lock`. It has no hashes: of PyTorch's builds for CPUs there is one for each
+# version of Python and each processor, and only PyTorch's own index knows them all.
+"""
 
 
 class InstallError(Exception):
@@ -46,13 +55,15 @@ class Environment:
         self.folder = root / ".venv"
         self.python = self.folder / "bin" / "python"
         self.lock = root / "requirements" / "cpu.lock"
+        self.torch_lock = root / "requirements" / "torch.lock"
         self.stamp = self.folder / ".installed"
         self.unfinished = self.folder / ".installing"
 
     @property
     def fingerprint(self) -> str:
-        """Changes when the lock or the project's metadata do, or when the checkout is moved."""
-        parts = [self.lock.read_bytes(), (self.root / "pyproject.toml").read_bytes()]
+        """Changes when a lock or the project's metadata do, or when the checkout is moved."""
+        sources = (self.torch_lock, self.lock, self.root / "pyproject.toml")
+        parts = [source.read_bytes() for source in sources]
         parts.append(str(self.folder).encode())
         return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
@@ -74,16 +85,26 @@ class Environment:
         too_old = f"import pip, sys; sys.exit(sys.version_info < {OLDEST})"
         return subprocess.run([self.python, "-c", too_old], capture_output=True).returncode == 0
 
-    def pinned(self, package: str) -> str:
-        """The requirement for a package as the lock has it.
+    @property
+    def torch(self) -> str:
+        """The requirement for torch as its lock has it.
 
-        >>> Environment(ROOT).pinned("torch")
+        >>> Environment(ROOT).torch
         'torch==2.13.0+cpu'
         """
-        build = r"\+cpu" if package == "torch" else ""
-        found = re.search(rf"^{package}==[\w.]+{build}", self.lock.read_text(), re.MULTILINE)
+        return self._find(self.torch_lock, r"torch==[\w.]+\+cpu")
+
+    @property
+    def uv(self) -> str:
+        """The requirement for uv as the lock has it, with its hashes."""
+        return self._find(self.lock, r"uv==[\w.]+(?: \\\n +--hash=\S+)+")
+
+    @staticmethod
+    def _find(lock: Path, pattern: str) -> str:
+        found = re.search(f"^{pattern}", lock.read_text(), re.MULTILINE)
         if found is None:
-            raise InstallError(f"{self.lock} does not name {package}. Write it anew: make lock")
+            package = pattern.partition("=")[0]
+            raise InstallError(f"{lock} does not name {package}. Write it anew: make lock")
         return found.group()
 
 
@@ -97,21 +118,28 @@ def install(environment: Environment) -> None:
             create(environment)
     environment.unfinished.touch()
     environment.stamp.unlink(missing_ok=True)
-    with step(f"installing {environment.pinned('uv')}"):
-        run(
-            [environment.python, "-m", "pip", "install", "-q", environment.pinned("uv")], quiet=True
-        )
+    with step("installing uv"):
+        install_uv(environment)
     uv = Uv(environment)
     source = torch_source(uv)
-    with step(f"installing {environment.pinned('torch')}"):
-        uv.install(*source, environment.pinned("torch"))
+    with step(f"installing {environment.torch}"):
+        uv.install(*source, "--only-binary", ":all:", environment.torch)
     with step(f"installing {environment.lock.relative_to(environment.root)}"):
-        uv.install("-r", str(environment.lock))
+        uv.install("--require-hashes", "--only-binary", ":all:", "-r", str(environment.lock))
     with step("installing llmtagger"):
         uv.install("--no-build-isolation", "-e", str(environment.root))
     environment.stamp.write_text(environment.fingerprint)
     environment.unfinished.unlink()
     say(f"Ready in {time.monotonic() - begun:.0f} s: .venv/bin/llmtagger --help")
+
+
+def install_uv(environment: Environment) -> None:
+    """By pip, which reads hashes from a file only."""
+    with tempfile.TemporaryDirectory() as folder:
+        wanted = Path(folder) / "uv.lock"
+        wanted.write_text(environment.uv + "\n")
+        pip = [environment.python, "-m", "pip", "install", "-q", "--no-deps"]
+        run([*pip, "--require-hashes", "--only-binary", ":all:", "-r", wanted], quiet=True)
 
 
 def create(environment: Environment) -> None:
@@ -159,26 +187,36 @@ class Uv:
             return str(error)
         return None
 
-    def compile(self, *arguments: str) -> None:
-        """Resolve the project's requirements into the lock."""
-        self._run(["pip", "compile", "--quiet", *arguments])
+    def compile(self, *arguments: str | Path, own_sources: bool = True) -> None:
+        """Resolve requirements into a lock; without `own_sources`, from the default index alone."""
+        version = ".".join(map(str, OLDEST))
+        command = ["pip", "compile", "--quiet", "--universal", "--python-version", version]
+        dropped = () if own_sources else ("UV_INDEX", "UV_FIND_LINKS")
+        kept = {name: value for name, value in self.settings.items() if name not in dropped}
+        self._run([*command, "--no-annotate", *map(str, arguments)], variables=kept)
 
     @property
     def _target(self) -> list[str]:
         return ["--no-deps", "--python", str(self.environment.python)]
 
-    def _run(self, arguments: Sequence[str], *, quiet: bool = False) -> None:
+    def _run(
+        self,
+        arguments: Sequence[str],
+        *,
+        quiet: bool = False,
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
         run(
             [self.command, *arguments],
             quiet=quiet,
-            variables=self.settings,
+            variables=variables or self.settings,
             folder=self.environment.root,
         )
 
 
 def torch_source(uv: Uv) -> list[str]:
     """The options with which uv finds the CPU build of torch."""
-    torch = uv.environment.pinned("torch")
+    torch = uv.environment.torch
     reasons = []
     for name, source in (("pip's sources", []), ("PyTorch's index for CPUs", PYTORCH_INDEX)):
         reason = uv.finds(source, torch)
@@ -225,16 +263,40 @@ def uv_settings(pip: Mapping[str, str]) -> dict[str, str]:
 
 
 def write_lock(environment: Environment, options: Sequence[str]) -> None:
-    """Resolve anew; versions in the lock are kept where they can be. `--upgrade` renews them."""
+    """Resolve anew; versions in the locks are kept where they can be. `--upgrade` renews them.
+
+    Hashes are those of all files that the default index has of a version: a folder or an index of
+    one's own may hold a part of them.
+    """
     uv = Uv(environment)
-    uv.compile(
-        *["--universal", "--python-version", ".".join(map(str, OLDEST))],
-        *["--extra", "cpu", "--extra", "dev", "--no-annotate"],
-        *["--custom-compile-command", "make lock"],
-        *torch_source(uv),
-        *options,
-        *["--output-file", "requirements/cpu.lock", "pyproject.toml"],
-    )
+    locks = (environment.torch_lock, environment.lock)
+    with tempfile.TemporaryDirectory() as folder:
+        versions, others, hashed = (
+            Path(folder) / name for name in ("all.txt", "in.txt", "out.txt")
+        )
+        versions.write_text("".join(lock.read_text() for lock in locks))
+        extras = ["--extra", "cpu", "--extra", "dev"]
+        source = torch_source(uv)
+        uv.compile(*extras, *source, *options, "--output-file", versions, "pyproject.toml")
+        torch, rest = split_torch(versions.read_text())
+        others.write_text(rest)
+        said = ["--custom-compile-command", "make lock"]
+        hashing = ["--no-deps", "--generate-hashes", *said, "--output-file", hashed]
+        uv.compile(*hashing, others, own_sources=False)
+        environment.torch_lock.write_text(f"{TORCH_HEADER}{torch}")
+        environment.lock.write_text(hashed.read_text())
+
+
+def split_torch(lock: str) -> tuple[str, str]:
+    """The lines of a lock that name torch's build for CPUs, and those that do not name torch.
+
+    >>> split_torch("six==1.17.0\\ntorch==2.13.0+cpu\\ntorch==2.13.0 ; platform == 'a'\\n")
+    ('torch==2.13.0+cpu\\n', 'six==1.17.0\\n')
+    """
+    lines = [line for line in lock.splitlines(keepends=True) if not line.startswith("#")]
+    torch = [line for line in lines if line.startswith("torch==")]
+    cpu = [line for line in torch if re.match(r"torch==[\w.]+\+cpu", line)]
+    return "".join(cpu), "".join(line for line in lines if line not in torch)
 
 
 def run(

@@ -38,6 +38,7 @@ class PromptSettings(_Section):
     examples: int = Field(3, ge=0, le=50, description="similar products that are shown")
     description_tokens: int = Field(160, ge=0, description="most tokens of a description")
     example_tokens: int = Field(40, ge=0, description="most tokens of an example's text")
+    redact: bool = Field(False, description="e-mails, phone, ID and card numbers are masked")
 
 
 class AnswerSettings(_Section):
@@ -99,6 +100,8 @@ class Settings(_Section):
         Thresholds re-cut it, the engine only serves it, and a prompt has an identity of its own.
         """
         kept = self.model_dump(mode="json", exclude={"scoring", "engine", "live"})
+        if not self.prompt.redact:  # as it was before there was this setting
+            del kept["prompt"]["redact"]
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
 
 

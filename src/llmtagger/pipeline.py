@@ -21,6 +21,7 @@ from llmtagger.datatypes import (
 from llmtagger.errors import RequestRefused
 from llmtagger.injection import guard_product, guard_shortlist
 from llmtagger.protocols import AnswerFormat, Experts, Generator, Retriever, Scorer
+from llmtagger.redaction import Redacting
 from llmtagger.sandbox import Fill, filling
 from llmtagger.stages.exemplars import Exemplars
 from llmtagger.stages.parsing import answer_format
@@ -178,11 +179,8 @@ def build_tagger(
     """A tagger on an opened index: the prompt's task decides the form of the answer."""
     scorer = scorer or WeightedScorer()
     return Tagger(
-        retriever=CatalogueRetriever(
-            catalogue,
-            settings.retrieval,
-            leave_out_siblings=leave_out_siblings,
-            experts=experts,
+        retriever=catalogue_retriever(
+            catalogue, settings, leave_out_siblings=leave_out_siblings, experts=experts
         ),
         renderer=prompt_renderer(catalogue, template, settings, scorer, filling),
         answers=answer_format(template.kind, catalogue.vocabulary, settings.answer),
@@ -191,6 +189,20 @@ def build_tagger(
         worth_asking=worth_asking,
         guarded=guarded,
     )
+
+
+def catalogue_retriever(
+    catalogue: Catalogue,
+    settings: Settings,
+    *,
+    leave_out_siblings: bool = False,
+    experts: Experts | None = None,
+) -> Retriever:
+    """A retriever on an opened index; personal data is kept from it where the settings say so."""
+    retriever = CatalogueRetriever(
+        catalogue, settings.retrieval, leave_out_siblings=leave_out_siblings, experts=experts
+    )
+    return Redacting(retriever) if settings.prompt.redact else retriever
 
 
 def prompt_renderer(

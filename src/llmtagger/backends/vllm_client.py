@@ -196,11 +196,12 @@ class VllmGenerator:
         return answer
 
     def _refusal(self, replica: Replica, error: APIStatusError) -> EngineError:
-        words = _server_words(error)
+        words = replica.without_key(_server_words(error))
         if error.status_code in (401, 403):
             return EngineError(
                 f"{replica.root} does not let us in: {words}",
-                hint="Set LLMTAGGER_API_KEY to the server's key.",
+                hint="Set LLMTAGGER_API_KEY to the server's key, or LLMTAGGER_API_KEY_FILE to a"
+                " file that holds it.",
             )
         if error.status_code == 404:
             return ModelMissing(
@@ -210,8 +211,9 @@ class VllmGenerator:
         return RequestRefused(words, hint="Shorten the product or the prompt.")
 
     def _unreachable(self, cause: Exception | None, only: Replica | None) -> EngineUnreachable:
-        roots = ", ".join(r.root for r in ([only] if only else self._replicas.all))
-        why = f" ({type(cause).__name__}: {cause})" if cause else ""
+        asked = [only] if only else self._replicas.all
+        roots = ", ".join(replica.root for replica in asked)
+        why = asked[0].without_key(f" ({type(cause).__name__}: {cause})") if cause else ""
         return EngineUnreachable(
             f"No server answers at {roots}{why}.",
             hint="Check --endpoint and that the server is up; leave --endpoint out to have"

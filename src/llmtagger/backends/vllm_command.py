@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from llmtagger.backends import hardware
+from llmtagger.backends.api_key import api_key
 from llmtagger.backends.models import Model, weight_files
 from llmtagger.errors import EngineStartError
 
@@ -101,7 +102,7 @@ def _environment(model: Model, scratch: Path) -> dict[str, str]:
     made |= {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "TMPDIR": str(scratch)}
     if model.folder is not None:
         made["HF_HUB_OFFLINE"] = "1"
-    if key := os.environ.get("LLMTAGGER_API_KEY"):
+    if key := api_key():
         made["VLLM_API_KEY"] = key
     return made
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from llmtagger.backends.api_key import api_key
 from llmtagger.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -24,10 +25,15 @@ class Replica:
 
     def __init__(self, endpoint: str, timeout: float) -> None:
         self.root = _root(endpoint)
-        self.client = _client(self.root, timeout)
+        self._key = api_key()
+        self.client = _client(self.root, self._key, timeout)
         self.in_flight = 0
         self.rest = 0.0  # s; 0 while it is well
         self.resting_since = 0.0
+
+    def without_key(self, words: str) -> str:
+        """What a server said; some quote the key that they were sent."""
+        return words.replace(self._key, "…") if self._key else words
 
 
 class Replicas:
@@ -98,8 +104,20 @@ class Replicas:
 
 
 def _root(endpoint: str) -> str:
-    """The address without a path: `http://host:8000/v1/` and `http://host:8000` are the same."""
-    root = endpoint.strip().rstrip("/").removesuffix("/v1")
+    """The address without a path: `http://host:8000/v1/` and `http://host:8000` are the same.
+
+    `ConfigError` where it is none, or holds a password or a key: addresses are shown and logged.
+    """
+    endpoint = endpoint.strip()
+    public = re.sub(r"^(\w+://)?.*@", r"\1", endpoint, flags=re.DOTALL)
+    public = re.split("[?#]", public, maxsplit=1)[0]
+    if public != endpoint:
+        raise ConfigError(
+            f"The address of the server {public!r} has a name, a password or a key in it.",
+            hint="Write it as http://HOST:PORT, and the key into LLMTAGGER_API_KEY or a file that"
+            " LLMTAGGER_API_KEY_FILE names.",
+        )
+    root = public.rstrip("/").removesuffix("/v1")
     try:
         parts = urlsplit(root)
         usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
@@ -113,14 +131,14 @@ def _root(endpoint: str) -> str:
     return root
 
 
-def _client(root: str, timeout: float) -> OpenAI:
+def _client(root: str, key: str | None, timeout: float) -> OpenAI:
     from openai import DefaultHttpxClient, OpenAI, Timeout
 
     loopback = urlsplit(root).hostname in ("127.0.0.1", "localhost", "::1")
     limits = Timeout(timeout, connect=5.0)
     return OpenAI(
         base_url=f"{root}/v1",
-        api_key=os.environ.get("LLMTAGGER_API_KEY") or "none",
+        api_key=key or "none",
         timeout=limits,
         max_retries=0,  # retrying is the generator's, which knows the other replicas
         http_client=DefaultHttpxClient(timeout=limits, trust_env=not loopback),

@@ -47,6 +47,10 @@ def tag(
         AskMode,
         typer.Option(help="Ask the model always, never, or (auto) where it is likely to matter."),
     ] = "auto",
+    redact: Annotated[
+        bool,
+        typer.Option("--redact", help="Mask e-mails, phone, ID and card numbers in prompts."),
+    ] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N products.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget an earlier run.")] = False,
     dry_run: Annotated[
@@ -69,6 +73,9 @@ def tag(
     from llmtagger.tagging import TagJob
 
     settings = load_settings(config)
+    if redact:
+        prompting = settings.prompt.model_copy(update={"redact": True})
+        settings = settings.model_copy(update={"prompt": prompting})
     job = TagJob(
         input=input_,
         index=index,
@@ -92,16 +99,20 @@ def tag(
 
 
 def _run(job: TagJob, show: int, as_json: bool) -> None:
-    from dataclasses import asdict
+    from dataclasses import asdict, replace
 
     from llmtagger.cli.progress import ProgressReporter
     from llmtagger.cli.results import show_results, show_summary
+    from llmtagger.redaction import redacted
     from llmtagger.tagging import run
 
     with ProgressReporter(stderr()) as reporter:
         summary = run(job, reporter)
     if show and not as_json and job.output != "-":
-        show_results(stderr(), reporter.examples(show), summary.cut)
+        shown = reporter.examples(show)
+        if job.settings.prompt.redact:
+            shown = [replace(each, product=redacted(each.product)) for each in shown]
+        show_results(stderr(), shown, summary.cut)
     if as_json:
         text = json.dumps(asdict(summary), ensure_ascii=False)
         (sys.stderr if job.output == "-" else sys.stdout).write(text + "\n")

@@ -19,6 +19,7 @@ from llmtagger.injection import guard_product
 from llmtagger.output import Cut, explain
 from llmtagger.pipeline import Filling, build_tagger
 from llmtagger.protocols import Experts, Generator, Vectors
+from llmtagger.redaction import redact
 from llmtagger.sandbox import filling
 from llmtagger.scorers import learned_scorer
 from llmtagger.stages.scoring import WeightedScorer
@@ -156,7 +157,8 @@ class _AsIfNew:
         row = self.index.position(product.id)
         if row is None or not self.index.labelled[row]:
             return False
-        return guard_product(self.index.product(row))[0].text() == product.text()
+        ours = guard_product(self.index.product(row))[0].text()
+        return product.text() in (ours, redact(ours))
 
 
 def cell_of(

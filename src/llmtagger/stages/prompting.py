@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from llmtagger.config import PromptSettings
 from llmtagger.datatypes import Candidate, Product, Prompt, Shortlist, Tag
+from llmtagger.redaction import redact
 from llmtagger.sandbox import Fill, filling
 from llmtagger.templates import TemplateFile
 from llmtagger.vocabulary import split_key
@@ -35,7 +36,8 @@ class PromptRenderer:
 
     A template has a block `system` (the same for all products, so that the server computes it
     once) and a block `user`. It runs in a sandbox, and a variable it does not know is an error.
-    `filling` may run it elsewhere.
+    `filling` may run it elsewhere. Where the settings say `redact`, personal data is masked in
+    the product and in the examples.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class PromptRenderer:
         self._count = settings.examples if count is None else count
         self._settings = settings
         self._max_tags = max_tags
+        self._safe = _redacted if settings.redact else neutralise
         self._fill = filling(template)
         for lang in ("en", "zh"):  # an attribute that does not exist shows only when filled in
             self._fill(self._values(replace(_SAMPLE, lang=lang), _SAMPLE_SHORTLIST, [_SAMPLE])[0])
@@ -73,7 +76,7 @@ class PromptRenderer:
         truncated: list[str] = []
 
         def fit(name: str, text: str, budget: int) -> str:
-            kept, was_cut = cut(neutralise(text), budget)
+            kept, was_cut = cut(self._safe(text), budget)
             if was_cut:
                 truncated.append(name)
             return kept
@@ -86,7 +89,7 @@ class PromptRenderer:
             "brand": fit("brand", product.brand, settings.example_tokens),
             "category": fit("category", product.category, settings.example_tokens),
             "attributes": {
-                cut(neutralise(key), settings.example_tokens)[0]: fit(
+                cut(self._safe(key), settings.example_tokens)[0]: fit(
                     f"attributes.{key}", value, settings.example_tokens
                 )
                 for key, value in attributes
@@ -106,12 +109,17 @@ class PromptRenderer:
 
     def _example(self, product: Product, shortlist: Shortlist) -> dict[str, Any]:
         room = self._settings.example_tokens
-        tags = [cut(neutralise(tag), room)[0] for tag in (product.tags or ())[:_SHOWN_VALUES]]
+        tags = [cut(self._safe(tag), room)[0] for tag in (product.tags or ())[:_SHOWN_VALUES]]
         return {
-            "title": cut(neutralise(product.title), room)[0],
+            "title": cut(self._safe(product.title), room)[0],
             "tags": tags[:_SHOWN_TAGS],
             "values": grouped(tags, shortlist.keys),
         }
+
+
+def _redacted(text: str) -> str:
+    """Last of all, since a character that `neutralise` takes out may have broken up a number."""
+    return redact(neutralise(text))
 
 
 def _votes(product: Product, shortlist: Shortlist) -> dict[str, int]:

@@ -28,8 +28,7 @@ from llmtagger.evaluation.trials import (
 )
 from llmtagger.goldbook import FILE, VIEWS, GoldBook
 from llmtagger.injection import guard_product, guard_shortlist
-from llmtagger.pipeline import prompt_renderer
-from llmtagger.stages.retrieval import CatalogueRetriever
+from llmtagger.pipeline import catalogue_retriever, prompt_renderer
 from llmtagger.stages.scoring import WeightedScorer
 from llmtagger.studio.shelf import Shelf
 from llmtagger.templates import TemplateFile, find_template, list_templates, live_template
@@ -100,11 +99,8 @@ class Workspace:
         self._bench = Bench(
             self.index, self.settings, self._calibration, filling=self._worker.filling
         )
-        self._retriever = CatalogueRetriever(
-            self.index,
-            self.settings.retrieval,
-            leave_out_siblings=True,
-            experts=self._bench.experts,
+        self._retriever = catalogue_retriever(
+            self.index, self.settings, leave_out_siblings=True, experts=self._bench.experts
         )
         rows = self.index.labelled.nonzero()[0].tolist()
         random.Random(0).shuffle(rows)

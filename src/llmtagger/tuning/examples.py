@@ -20,10 +20,10 @@ from llmtagger.evaluation import splitting
 from llmtagger.evaluation.learning import Labelled
 from llmtagger.injection import guard_product, guard_shortlist
 from llmtagger.normalise import FoldedText, loosen
-from llmtagger.pipeline import prompt_renderer
+from llmtagger.pipeline import catalogue_retriever, prompt_renderer
+from llmtagger.protocols import Retriever
 from llmtagger.stages.parsing import LONGEST_TAG, MOST_VALUES
 from llmtagger.stages.prompting import grouped
-from llmtagger.stages.retrieval import CatalogueRetriever
 from llmtagger.stages.scoring import WeightedScorer
 from llmtagger.templates import TemplateFile
 from llmtagger.vocabulary import Vocabulary, split_key
@@ -118,8 +118,8 @@ def make_examples(
             "no product is new since that adapter was tuned",
             hint="add labelled products first: llmtagger index add",
         )
-    retriever = CatalogueRetriever(
-        index, settings.retrieval, leave_out_siblings=True, experts=labelled.experts
+    retriever = catalogue_retriever(
+        index, settings, leave_out_siblings=True, experts=labelled.experts
     )
     maker = _Maker(index, template, settings, retriever)
     examples = []
@@ -179,7 +179,7 @@ class _Maker:
         index: CatalogueIndex,
         template: TemplateFile,
         settings: Settings,
-        retriever: CatalogueRetriever,
+        retriever: Retriever,
     ) -> None:
         self._vocabulary = index.vocabulary
         self._kind = template.kind
