@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from itertools import islice
+from itertools import compress, islice
 
 from llmtagger.config import Settings
 from llmtagger.datatypes import (
@@ -27,11 +27,16 @@ from llmtagger.stages.retrieval import Catalogue, CatalogueRetriever
 from llmtagger.stages.scoring import WeightedScorer
 from llmtagger.templates import TemplateFile
 
-_BATCH = 16  # products retrieved at once: few enough that the first prompts leave early
+BATCH = 16  # products retrieved at once: few enough that the first prompts leave early
 
 WorthAsking = Callable[[ScoredTags], bool]
 Filling = Callable[[TemplateFile], Fill]
 _Numbered = tuple[int, TaggedProduct]
+
+
+def _every(product: Product) -> bool:
+    """Every product is wanted."""
+    return True
 
 
 class Tagger:
@@ -62,9 +67,16 @@ class Tagger:
         for product, shortlist in self._retrieve(products):
             yield product, shortlist, self._renderer.render(product, shortlist)
 
-    def tag(self, products: Iterable[Product]) -> Iterator[TaggedProduct]:
-        """Results as they finish, not in order. Retrieval goes on while the server works."""
-        for _, tagged in self._run(products):
+    def tag(
+        self, products: Iterable[Product], wanted: Callable[[Product], bool] = _every
+    ) -> Iterator[TaggedProduct]:
+        """Results of the wanted products as they finish, not in order.
+
+        Retrieval goes on while the server works. The last digits of a similarity depend on what
+        else is retrieved at once: products that are not wanted again are therefore retrieved with
+        those that are, so that a run that goes on finds what it would have found at once.
+        """
+        for _, tagged in self._run(products, wanted):
             yield tagged
 
     def tag_ordered(self, products: Iterable[Product]) -> Iterator[TaggedProduct]:
@@ -81,14 +93,16 @@ class Tagger:
         """One result a product, in the order of the products."""
         return list(self.tag_ordered(products))
 
-    def _run(self, products: Iterable[Product]) -> Iterator[_Numbered]:
+    def _run(
+        self, products: Iterable[Product], wanted: Callable[[Product], bool] = _every
+    ) -> Iterator[_Numbered]:
         workers = self._generator.concurrency if self._generator else 1
         pool = ThreadPoolExecutor(workers, thread_name_prefix="llmtagger")
         pending: set[Future[_Numbered]] = set()
         try:
-            for number, (product, shortlist) in enumerate(self._retrieve(products)):
+            for number, (product, shortlist) in enumerate(self._retrieve(products, wanted)):
                 pending.add(pool.submit(self._tag, number, product, shortlist))
-                if len(pending) >= workers + _BATCH:
+                if len(pending) >= workers + BATCH:
                     done, pending = wait(pending, return_when=FIRST_COMPLETED)
                     yield from _results(done)
             while pending:
@@ -97,10 +111,15 @@ class Tagger:
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _retrieve(self, products: Iterable[Product]) -> Iterator[tuple[Product, Shortlist]]:
+    def _retrieve(
+        self, products: Iterable[Product], wanted: Callable[[Product], bool] = _every
+    ) -> Iterator[tuple[Product, Shortlist]]:
         remaining = iter(products)
-        while batch := list(islice(remaining, _BATCH)):
-            yield from zip(batch, self._retriever.retrieve(batch), strict=True)
+        while batch := list(islice(remaining, BATCH)):
+            keep = [wanted(product) for product in batch]
+            if any(keep):
+                found = zip(batch, self._retriever.retrieve(batch), strict=True)
+                yield from compress(found, keep)
 
     def _tag(self, number: int, product: Product, shortlist: Shortlist) -> _Numbered:
         prompt = self._renderer.render(product, shortlist)
