@@ -17,7 +17,7 @@ from llmtagger.datatypes import (
     Shortlist,
     TaggedProduct,
 )
-from llmtagger.errors import RequestRefused
+from llmtagger.errors import RequestFailed, RequestRefused
 from llmtagger.protocols import AnswerFormat, Experts, Generator, Retriever, Scorer
 from llmtagger.sandbox import Fill, filling
 from llmtagger.stages.exemplars import Exemplars
@@ -150,6 +150,8 @@ class Tagger:
             completion = self._generator.complete(prompt, constraint)
         except RequestRefused as error:
             return ParsedTags(problem=Problem("request_refused", error.message)), None
+        except RequestFailed as error:
+            return ParsedTags(problem=Problem("request_failed", error.message)), None
         return self._answers.parse(completion, product, shortlist), completion
 
 

@@ -15,6 +15,7 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -130,7 +131,8 @@ class FakeServer:
         self._thread.join()
         with self._lock:
             for connection in self._open:
-                connection.close()
+                with suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
             self._open.clear()
 
     def asked(self, client: str | None = None) -> list[str]:
