@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test browser check audit sbom eval bench-tune format docs lock wheel clean
+.PHONY: help install demo test torture browser check audit sbom eval bench-tune format docs lock wheel clean
 
 help:  ## Show what can be made.
 	@sed -n 's/^\([a-z-]*\):.*  ## /  make \1\t/p' Makefile | expand -t 19
@@ -32,6 +32,9 @@ browser:  # Debian's Chromium, for the studio's tests; without one they are skip
 		apt-get install -y -q --no-install-recommends chromium >/dev/null && exit 0; \
 	fi; \
 	echo "No Chromium, so the studio's browser tests are skipped: apt-get install chromium"
+
+torture: install  ## The long form of tests/torture: kills, faults, full disks, damage; about an hour.
+	$(BIN)/python -m pytest tests/torture --torture
 
 check: test audit  ## `make test` and `make audit`: everything, before a release.
 

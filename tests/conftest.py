@@ -47,6 +47,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--update-golden", action="store_true", help="write tests/golden/ anew; read the diff"
     )
+    parser.addoption("--torture", action="store_true", help="the long form of tests/torture/")
     parser.addoption("--model", help="a stronger model's folder, for tests/model/")
 
 

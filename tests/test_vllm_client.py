@@ -9,6 +9,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -17,6 +19,7 @@ import pytest
 from llmtagger.backends import vllm_client, vllm_replicas
 from llmtagger.backends.vllm_client import ServerMetrics, VllmGenerator
 from llmtagger.backends.vllm_replicas import Replicas
+from llmtagger.backends.window import Window
 from llmtagger.datatypes import Constraint, Prompt, TokenLogprob
 from llmtagger.errors import (
     ConfigError,
@@ -24,6 +27,7 @@ from llmtagger.errors import (
     EngineUnreachable,
     EngineUntrusted,
     ModelMissing,
+    RequestFailed,
     RequestRefused,
 )
 
@@ -254,12 +258,12 @@ def test_a_broken_replica_is_left_out_and_used_again(
     generator = make(server, other)
     for _ in range(5):
         assert generator.complete(PROMPT, CONSTRAINT).text == '"wallet"'
-    assert (len(server.bodies), len(other.bodies)) == (1, 5)
+    assert (len(server.bodies), len(other.bodies)) == (vllm_replicas.TRIP, 5)
     server.behave = obey
     time.sleep(0.35)
     for _ in range(3):
         generator.complete(PROMPT, CONSTRAINT)
-    assert len(server.bodies) > 1
+    assert len(server.bodies) > vllm_replicas.TRIP
 
 
 def test_a_server_that_goes_away_and_comes_back_is_waited_for(
@@ -370,14 +374,126 @@ def test_the_prefix_cache_is_summed_over_servers(
     assert found.hit_rate(since=found) is None
 
 
+def test_a_server_trips_after_failures_in_a_row() -> None:
+    replicas = Replicas(["http://a:1"], 1, clock=lambda: 0.0)
+    (only,) = replicas.all
+    for _ in range(vllm_replicas.TRIP - 1):
+        replicas.failed(only)
+    replicas.succeeded(only)
+    for _ in range(vllm_replicas.TRIP):
+        assert only.rest == 0
+        replicas.failed(only)
+    assert only.rest == vllm_replicas.FIRST_REST
+    replicas.close()
+
+
+def test_a_rested_server_is_tried_by_one_although_older_requests_hang() -> None:
+    now = [0.0]
+    replicas = Replicas(["http://a:1"], 1, clock=lambda: now[0])
+    (only,) = replicas.all
+    with replicas.lend() as hanging:
+        assert hanging is only
+        replicas.failed(only, unreached=True)
+        now[0] += 1.1
+        with replicas.lend() as trying, replicas.lend() as too_many:
+            assert (trying, too_many) == (only, None)
+            replicas.failed(only)
+        now[0] += 2.1
+        with replicas.lend() as again:
+            assert again is only
+            replicas.succeeded(only)
+        with replicas.lend() as one, replicas.lend() as more:
+            assert (one, more) == (only, only)
+    replicas.close()
+
+
+def test_a_failed_request_moves_on_to_another_server() -> None:
+    replicas = Replicas(["http://a:1", "http://b:1"], 1)
+    one, other = replicas.all
+    with replicas.lend(avoid=one) as chosen, replicas.lend(avoid=one) as again:
+        assert (chosen, again) == (other, other)
+    with replicas.lend(only=one, avoid=one) as chosen:
+        assert chosen is one
+    replicas.close()
+
+
+def test_a_window_halves_once_a_round_and_widens_by_one() -> None:
+    window = Window(64)
+    for _ in range(64):
+        window.halve(sent=1.0, now=2.0)  # all of one round
+    assert window.size == 32
+    window.halve(sent=2.5, now=3.0)
+    assert window.size == 16
+    for _ in range(17):
+        window.widen()
+    assert window.size == 17
+    for moment in range(4, 20):
+        window.halve(sent=moment, now=moment)
+    assert window.size == 1
+    for _ in range(5000):
+        window.widen()
+    assert window.size == 64
+
+
+def test_a_window_bounds_what_is_in_flight() -> None:
+    replicas = Replicas(["http://a:1"], 1, 2, clock=lambda: 1.0)
+    with replicas.lend() as one, replicas.lend() as two, replicas.lend() as three:
+        assert None not in (one, two)
+        assert three is None
+    replicas.overloaded(replicas.all[0], sent=0.0)
+    with replicas.lend() as one, replicas.lend() as two:
+        assert one is not None
+        assert two is None
+    replicas.close()
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [
+        ("7", 7.0),
+        ("0.5", 0.5),
+        ("", 0.0),
+        ("soon", 0.0),
+        ("-3", 0.0),
+        ("inf", 0.0),
+        ("nan", 0.0),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0),
+    ],
+)
+def test_what_a_server_asks_to_wait(said: str, seconds: float) -> None:
+    assert vllm_client.retry_after({"retry-after": said}) == seconds
+
+
+def test_a_date_to_come_back_at() -> None:
+    date = format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True)
+    assert 28 < vllm_client.retry_after({"retry-after": date}) <= 30
+
+
+def test_a_request_that_alone_fails_is_given_up(
+    server: FakeServer, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vllm_replicas, "FIRST_REST", 0.01)
+    monkeypatch.setattr(vllm_client, "FIRST_PAUSE", 0.01)
+
+    def poisoned(body: dict[str, Any]) -> Answer:
+        return refuse(500, "bad luck")(body) if len(body["messages"]) == 2 else obey(body)
+
+    server.behave = poisoned
+    with pytest.raises(RequestFailed, match=r"6 attempts .* InternalServerError.* bad luck"):
+        make(server, patience=20).complete(PROMPT, CONSTRAINT)
+    assert (
+        len(server.bodies) == vllm_client.TRIES + 2
+    )  # what showed that the server is well, and the last try
+
+
 def test_rests_double_up_to_a_minute() -> None:
     now = [0.0]
     replicas = Replicas(["http://a:1", "http://b:1"], 1, clock=lambda: now[0])
     sick, well = replicas.all
     rests = []
     for _ in range(8):
-        replicas.failed(sick)
-        replicas.failed(sick)  # of a request sent before: no longer rest
+        replicas.failed(sick, unreached=True)
+        replicas.failed(sick, unreached=True)  # of a request sent before: no longer rest
         rests.append(sick.rest)
         with replicas.lend() as chosen:
             assert chosen is well
@@ -392,7 +508,7 @@ def test_where_no_server_is_well_rests_are_short() -> None:
     now = [0.0]
     replicas = Replicas(["http://a:1"], 1, clock=lambda: now[0])
     for _ in range(6):
-        replicas.failed(replicas.all[0])
+        replicas.failed(replicas.all[0], unreached=True)
         now[0] += 60
     replicas.failed(replicas.all[0])
     now[0] += 4.9

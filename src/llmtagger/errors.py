@@ -19,7 +19,8 @@
         ├── EngineStartError it did not come up
         ├── EngineUnreachable it does not answer            (retryable)
         ├── EngineUntrusted  it ignores the grammar
-        └── RequestRefused   it answers one request with a refusal (too long, …)
+        ├── RequestRefused   it answers one request with a refusal (too long, …)
+        └── RequestFailed    it answers others, but never this one
 
 A bad row or a bad answer is never an exception: see `datatypes.Problem` and `catalog.RejectedRow`.
 """
@@ -114,3 +115,7 @@ class EngineUntrusted(EngineError):
 
 class RequestRefused(EngineError):
     """The server refuses one request, for instance a prompt that is too long for the model."""
+
+
+class RequestFailed(EngineError):
+    """The server answers other requests, but fails at this one again and again."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from itertools import islice
+from itertools import compress, islice
 from typing import NamedTuple
 
 from llmtagger.config import Settings
@@ -18,7 +18,7 @@ from llmtagger.datatypes import (
     Shortlist,
     TaggedProduct,
 )
-from llmtagger.errors import RequestRefused
+from llmtagger.errors import RequestFailed, RequestRefused
 from llmtagger.injection import guard_product, guard_shortlist
 from llmtagger.protocols import AnswerFormat, Experts, Generator, Retriever, Scorer
 from llmtagger.redaction import Redacting
@@ -30,7 +30,7 @@ from llmtagger.stages.retrieval import Catalogue, CatalogueRetriever
 from llmtagger.stages.scoring import WeightedScorer
 from llmtagger.templates import TemplateFile
 
-_BATCH = 16  # products retrieved at once: few enough that the first prompts leave early
+BATCH = 16  # products retrieved at once: few enough that the first prompts leave early
 
 WorthAsking = Callable[[ScoredTags], bool]
 Filling = Callable[[TemplateFile], Fill]
@@ -44,6 +44,11 @@ class _Retrieved(NamedTuple):
     read: Product
     shortlist: Shortlist
     remark: Problem | None
+
+
+def _every(product: Product) -> bool:
+    """Every product is wanted."""
+    return True
 
 
 class Tagger:
@@ -80,9 +85,16 @@ class Tagger:
         for product, read, shortlist, _ in self._retrieve(products):
             yield product, shortlist, self._renderer.render(read, shortlist)
 
-    def tag(self, products: Iterable[Product]) -> Iterator[TaggedProduct]:
-        """Results as they finish, not in order. Retrieval goes on while the server works."""
-        for _, tagged in self._run(products):
+    def tag(
+        self, products: Iterable[Product], wanted: Callable[[Product], bool] = _every
+    ) -> Iterator[TaggedProduct]:
+        """Results of the wanted products as they finish, not in order.
+
+        Retrieval goes on while the server works. The last digits of a similarity depend on what
+        else is retrieved at once: products that are not wanted again are therefore retrieved with
+        those that are, so that a run that goes on finds what it would have found at once.
+        """
+        for _, tagged in self._run(products, wanted):
             yield tagged
 
     def tag_ordered(self, products: Iterable[Product]) -> Iterator[TaggedProduct]:
@@ -99,14 +111,16 @@ class Tagger:
         """One result a product, in the order of the products."""
         return list(self.tag_ordered(products))
 
-    def _run(self, products: Iterable[Product]) -> Iterator[_Numbered]:
+    def _run(
+        self, products: Iterable[Product], wanted: Callable[[Product], bool] = _every
+    ) -> Iterator[_Numbered]:
         workers = self._generator.concurrency if self._generator else 1
         pool = ThreadPoolExecutor(workers, thread_name_prefix="llmtagger")
         pending: set[Future[_Numbered]] = set()
         try:
-            for number, retrieved in enumerate(self._retrieve(products)):
+            for number, retrieved in enumerate(self._retrieve(products, wanted)):
                 pending.add(pool.submit(self._tag, number, retrieved))
-                if len(pending) >= workers + _BATCH:
+                if len(pending) >= workers + BATCH:
                     done, pending = wait(pending, return_when=FIRST_COMPLETED)
                     yield from _results(done)
             while pending:
@@ -115,14 +129,21 @@ class Tagger:
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _retrieve(self, products: Iterable[Product]) -> Iterator[_Retrieved]:
+    def _retrieve(
+        self, products: Iterable[Product], wanted: Callable[[Product], bool] = _every
+    ) -> Iterator[_Retrieved]:
         remaining = iter(products)
-        while batch := list(islice(remaining, _BATCH)):
-            read = [guard_product(each) if self._guarded else (each, None) for each in batch]
-            found = self._retriever.retrieve([product for product, _ in read])
-            for given, (product, remark), shortlist in zip(batch, read, found, strict=True):
-                shown = guard_shortlist(shortlist) if self._guarded else shortlist
-                yield _Retrieved(given, product, shown, remark)
+        while batch := list(islice(remaining, BATCH)):
+            keep = [wanted(product) for product in batch]
+            if any(keep):
+                yield from compress(self._read(batch), keep)
+
+    def _read(self, batch: Sequence[Product]) -> Iterator[_Retrieved]:
+        read = [guard_product(each) if self._guarded else (each, None) for each in batch]
+        found = self._retriever.retrieve([product for product, _ in read])
+        for given, (product, remark), shortlist in zip(batch, read, found, strict=True):
+            shown = guard_shortlist(shortlist) if self._guarded else shortlist
+            yield _Retrieved(given, product, shown, remark)
 
     def _tag(self, number: int, retrieved: _Retrieved) -> _Numbered:
         given, product, shortlist, remark = retrieved
@@ -154,6 +175,8 @@ class Tagger:
             completion = self._generator.complete(prompt, constraint)
         except RequestRefused as error:
             return ParsedTags(problem=Problem("request_refused", error.message)), None
+        except RequestFailed as error:
+            return ParsedTags(problem=Problem("request_failed", error.message)), None
         return self._answers.parse(completion, product, shortlist), completion
 
 

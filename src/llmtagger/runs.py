@@ -4,75 +4,54 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import secrets
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
-from filelock import FileLock, Timeout
-
 from llmtagger.datatypes import Product, TaggedProduct
 from llmtagger.errors import RunError
+from llmtagger.locking import sole
 from llmtagger.output import from_payload, product_record, to_payload
 
-_COMMIT_EVERY = 0.5  # seconds; what a killed process has to do again
+_FORMAT = "2"
+_SYNC_EVERY = 0.5  # seconds of results that a power failure may take; a kill takes none
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS results (
-    id TEXT PRIMARY KEY, digest TEXT NOT NULL, payload TEXT NOT NULL
+    id TEXT PRIMARY KEY, digest TEXT NOT NULL, payload BLOB NOT NULL, checksum TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 """
+_DAMAGED = "if the disk has room, the file is damaged or no journal: start anew with --fresh"
 
 
 class Journal:
-    """Results by product id, in an SQLite file beside the output (or in memory).
+    """Results by product id, in an SQLite file beside the output (a temporary one without a path).
 
     A product counts as done when its id and its text are those of the journal; a changed one is
-    done again. `basis` is all that an answer depends on: another basis is refused.
+    done again. `basis` is all that an answer depends on: another basis is refused. The file is
+    locked while the journal is open.
     """
 
     def __init__(self, path: Path | None, basis: Mapping[str, str], *, fresh: bool = False) -> None:
         self._path = path
-        self._lock = FileLock(f"{path}.lock") if path else None
-        self._acquire(path)
-        try:
-            if path and fresh:
-                for suffix in ("", "-wal", "-shm"):
-                    Path(f"{path}{suffix}").unlink(missing_ok=True)
+        with ExitStack() as stack:
+            if path:
+                _hold(stack, path, fresh)
             with _usable(path):
-                self._connection = sqlite3.connect(path or ":memory:")
-        except BaseException:
-            self._release()
-            raise
-        try:
-            with _usable(path):
+                self._connection = sqlite3.connect(path or "")
+                stack.callback(self._connection.close)
                 self._connection.execute("PRAGMA journal_mode = WAL")
                 self._connection.executescript(_SCHEMA)
-                self.run_id = self._begin(path, basis)
-        except BaseException:
-            self._connection.close()
-            self._release()
-            raise
-        self._committed = time.monotonic()
-
-    def _acquire(self, path: Path | None) -> None:
-        if self._lock is None:
-            return
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout as error:
-            raise RunError(
-                f"another process is working on {path}",
-                hint="wait for it, or write to another output",
-            ) from error
-        except OSError as error:
-            raise RunError(
-                f"cannot write the journal {path}: {error.strerror}",
-                hint="write the output to a folder that exists and may be written to",
-            ) from error
+                self.run_id = self._begin(path, {**basis, "format": _FORMAT})
+                self._connection.execute("PRAGMA synchronous = NORMAL")
+            self._closing = stack.pop_all()
+        self._synced = time.monotonic()
 
     def _begin(self, path: Path | None, basis: Mapping[str, str]) -> str:
         stored: dict[str, str] = dict(self._connection.execute("SELECT key, value FROM meta"))
@@ -94,41 +73,71 @@ class Journal:
         return self
 
     def __exit__(self, *error: object) -> None:
-        try:
-            with _usable(self._path):
-                self._connection.commit()
-        finally:
-            self._connection.close()
-            self._release()
+        self._closing.close()
 
-    def _release(self) -> None:
-        if self._lock:
-            self._lock.release()
-
-    def remaining(self, products: Sequence[Product]) -> list[Product]:
-        """The products that have no result yet."""
+    def __bool__(self) -> bool:
+        """Whether there is any result."""
         with _usable(self._path):
-            done = dict(self._connection.execute("SELECT id, digest FROM results"))
-        return [product for product in products if done.get(product.id) != digest(product)]
+            return self._connection.execute("SELECT 1 FROM results LIMIT 1").fetchone() is not None
+
+    def lacks(self, product: Product) -> bool:
+        """Whether the product has no result yet."""
+        query = "SELECT 1 FROM results WHERE id = ? AND digest = ?"
+        with _usable(self._path):
+            row = self._connection.execute(query, (product.id, digest(product))).fetchone()
+        return row is None
 
     def record(self, tagged: TaggedProduct) -> None:
-        """Take down one result; those of the last half second may wait for the next one."""
-        payload = json.dumps(to_payload(tagged))  # ASCII: a text may hold half a surrogate pair
-        row = (tagged.product.id, digest(tagged.product), payload)
+        """Take down one result. A process that is killed afterwards does not lose it."""
+        text = json.dumps(to_payload(tagged))  # ASCII: a text may hold half a surrogate pair
+        payload = zlib.compress(text.encode(), level=1)
+        name, said = tagged.product.id, digest(tagged.product)
+        row = (name, said, payload, _checksum(name, said, payload))
+        due = time.monotonic() - self._synced > _SYNC_EVERY
         with _usable(self._path):
-            self._connection.execute("INSERT OR REPLACE INTO results VALUES (?, ?, ?)", row)
-            if time.monotonic() - self._committed > _COMMIT_EVERY:
-                self._connection.commit()
-                self._committed = time.monotonic()
+            if due:  # SQLite waits for the disk once, and takes all commits before along
+                self._connection.execute("PRAGMA synchronous = FULL")
+            with self._connection:
+                self._connection.execute("INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?)", row)
+            if due:
+                self._connection.execute("PRAGMA synchronous = NORMAL")
+                self._synced = time.monotonic()
 
-    def results(self, products: Sequence[Product]) -> Iterator[TaggedProduct]:
+    def results(self, products: Iterable[Product]) -> Iterator[TaggedProduct]:
         """The results of those products that are done, in the products' order."""
-        query = "SELECT payload FROM results WHERE id = ? AND digest = ?"
+        query = "SELECT payload, checksum FROM results WHERE id = ? AND digest = ?"
         for product in products:
+            key = (product.id, digest(product))
             with _usable(self._path):
-                row = self._connection.execute(query, (product.id, digest(product))).fetchone()
-            if row:
-                yield from_payload(product, json.loads(row[0]))
+                row = self._connection.execute(query, key).fetchone()
+            if row is None:
+                continue
+            payload, checksum = row
+            if checksum != _checksum(*key, payload):
+                raise RunError(
+                    f"the journal {self._path} is damaged: the result of {product.id!r} has been "
+                    "altered",
+                    hint=_DAMAGED,
+                )
+            yield from_payload(product, json.loads(zlib.decompress(payload)))
+
+
+def _hold(stack: ExitStack, path: Path, fresh: bool) -> None:
+    """Be the only process that works on a journal, emptied if it is to be `fresh`."""
+    busy = RunError(
+        f"another process is working on {path}", hint="wait for it, or write to another output"
+    )
+    try:
+        stack.enter_context(sole(path, busy))
+        if fresh:  # not removed: the lock is the file's. SQLite drops the -wal of an empty file
+            os.truncate(path, 0)
+            for suffix in ("-wal", "-shm"):
+                Path(f"{path}{suffix}").unlink(missing_ok=True)
+    except OSError as error:
+        raise RunError(
+            f"cannot write the journal {path}: {error.strerror}",
+            hint="write the output to a folder that exists and may be written to",
+        ) from error
 
 
 @contextmanager
@@ -137,10 +146,12 @@ def _usable(path: Path | None) -> Iterator[None]:
     try:
         yield
     except sqlite3.DatabaseError as error:
-        raise RunError(
-            f"the journal {path} cannot be used: {error}",
-            hint="if the disk has room, the file is damaged or no journal: start anew with --fresh",
-        ) from error
+        raise RunError(f"the journal {path} cannot be used: {error}", hint=_DAMAGED) from error
+
+
+def _checksum(name: str, said: str, payload: bytes) -> str:
+    head = f"{name}\0{said}\0".encode(errors="surrogatepass")
+    return hashlib.sha256(head + payload).hexdigest()[:16]
 
 
 def digest(product: Product) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -16,13 +17,15 @@ from llmtagger.calibration import read_calibration
 from llmtagger.catalog import (
     CatalogOptions,
     RejectedRow,
+    Source,
+    open_source,
     read_catalog,
     write_records,
     write_rejects,
 )
 from llmtagger.config import Settings
 from llmtagger.datatypes import Completion, Product, Prompt, TaggedProduct
-from llmtagger.errors import CatalogError
+from llmtagger.errors import CatalogError, RunError
 from llmtagger.output import Cut, output_record
 from llmtagger.pipeline import Tagger, build_tagger
 from llmtagger.runs import Journal
@@ -103,17 +106,36 @@ class Reporter(Protocol):
         """One more product has its result."""
 
 
+class Input:
+    """The products of a job's input, `limit` at the most; read anew each time, never all held.
+
+    Raises `CatalogError` where there are none, or where the file as a whole cannot be read.
+    """
+
+    def __init__(self, job: TagJob, source: Source) -> None:
+        self._job = job
+        self._source = source
+        self.rejected: list[RejectedRow] = []
+        self.count = sum(1 for _ in self._read(self.rejected.append))
+        if not self.count and not self.rejected:
+            raise CatalogError(f"{job.input} holds no products", hint="check the input")
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[Product]:
+        return self._read(lambda row: None)
+
+    def _read(self, rejected: Callable[[RejectedRow], None]) -> Iterator[Product]:
+        found = read_catalog(self._source, self._job.options, rejected=rejected)
+        return islice(found, self._job.limit)
+
+
 def read_products(job: TagJob) -> tuple[list[Product], list[RejectedRow]]:
     """The input's products, `limit` at the most, and the rows that are none."""
-    rejected: list[RejectedRow] = []
-    products: list[Product] = []
-    for product in read_catalog(job.input, job.options, rejected=rejected.append):
-        products.append(product)
-        if len(products) == job.limit:
-            break
-    if not products and not rejected:
-        raise CatalogError(f"{job.input} holds no products", hint="check the input")
-    return products, rejected
+    with open_source(job.input) as source:
+        products = Input(job, source)
+        return list(products), products.rejected
 
 
 def choose_adapter(job: TagJob) -> Adapter | None:
@@ -150,10 +172,17 @@ def _choose_model(
 
 
 def run(job: TagJob, reporter: Reporter) -> RunSummary:
-    """Tag what has no result yet, then write the whole output."""
+    """Tag what has no result yet, then write the whole output.
+
+    The input is gone through several times and no more than what is being tagged is held.
+    """
+    with open_source(job.input) as source:
+        return _run(job, Input(job, source), reporter)
+
+
+def _run(job: TagJob, products: Input, reporter: Reporter) -> RunSummary:
     from llmtagger.backends.index_folder import open_index
 
-    products, rejected = read_products(job)
     index = open_index(job.index)
     adapter = choose_adapter(job)
     template = choose_template(job, index, adapter)
@@ -182,10 +211,11 @@ def run(job: TagJob, reporter: Reporter) -> RunSummary:
         summary = RunSummary(
             {"id": journal.run_id} | identity, plan.cut, warnings + plan.warnings, output=job.output
         )
-        remaining = journal.remaining(products)
-        summary.products, summary.resumed = len(products), len(products) - len(remaining)
-        reporter.started(len(products), summary.resumed)
-        if remaining:
+        summary.products = len(products)
+        if journal:
+            summary.resumed = sum(not journal.lacks(product) for product in products)
+        reporter.started(summary.products, summary.resumed)
+        if summary.resumed < summary.products:
             with ExitStack() as stack:
                 asked = None
                 if source and plan.asks:
@@ -198,25 +228,25 @@ def run(job: TagJob, reporter: Reporter) -> RunSummary:
                     scorer=plan.scorer,
                     worth_asking=plan.worth_asking,
                 )
-                _tag(tagger, remaining, journal, reporter, summary)
+                _tag(tagger, products, journal, reporter, summary)
                 summary.cache_hit_rate = asked.cache_hit_rate() if asked else None
         _write(job, products, journal, summary)
-    summary.rejected_rows = len(rejected)
-    if rejected:
-        write_rejects(rejected, job.rejects)
+    summary.rejected_rows = len(products.rejected)
+    if products.rejected:
+        write_rejects(products.rejected, job.rejects)
         summary.rejects = str(job.rejects)
     return summary
 
 
 def _tag(
     tagger: Tagger,
-    products: Sequence[Product],
+    products: Input,
     journal: Journal,
     reporter: Reporter,
     summary: RunSummary,
 ) -> None:
     begun = time.monotonic()
-    for tagged in tagger.tag(products):
+    for tagged in tagger.tag(products, journal.lacks):
         journal.record(tagged)
         summary.asked += tagged.completion is not None
         answer = tagged.completion or Completion("", "", "")
@@ -226,15 +256,22 @@ def _tag(
     summary.seconds = time.monotonic() - begun
 
 
-def _write(job: TagJob, products: Sequence[Product], journal: Journal, summary: RunSummary) -> None:
+def _write(job: TagJob, products: Input, journal: Journal, summary: RunSummary) -> None:
     def records() -> Iterator[dict[str, object]]:
+        written = 0
         for tagged in journal.results(products):
+            written += 1
             record = output_record(tagged, summary.cut, summary.run)
             summary.problems += tagged.problem is not None
             summary.kept += len(record["tags"])
             summary.review += len(record["review"])
             summary.new += sum(item.evidence.new for item in tagged.scored.items)
             yield record
+        if written < summary.products:
+            raise RunError(
+                f"{job.input} was changed while it was being tagged",
+                hint="the same command tags what is new and writes the output",
+            )
 
     write_records(records(), job.output, source=job.input, options=job.options)
 

@@ -8,8 +8,9 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from llmtagger.backends.vllm_replicas import Replica, Replicas
@@ -19,6 +20,7 @@ from llmtagger.errors import (
     EngineUnreachable,
     EngineUntrusted,
     ModelMissing,
+    RequestFailed,
     RequestRefused,
 )
 
@@ -28,7 +30,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 FIRST_LOOK = 5.0  # s of patience at the start, where a wrong address is likelier than an outage
-WAIT = 0.1  # s between looks for a server that has rested
+TRIES = 5  # failures of one request, after which it is given up where others succeed
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 16.0  # s before a request is repeated
 BUSY = (429, 503)
 SEED = 0
 
@@ -50,6 +53,9 @@ class ServerMetrics:
 class VllmGenerator:
     """Answers prompts with one model on one or more servers.
 
+    Seconds: an answer may take `timeout`, and so may the repetitions of one request where others
+    are answered; `patience` is how long all servers may be away.
+
     >>> with_two = VllmGenerator(["http://gpu1:8000", "http://gpu2:8000/v1"])
     """
 
@@ -63,7 +69,8 @@ class VllmGenerator:
         patience: float = 60,
     ) -> None:
         self._closed = threading.Event()
-        self._replicas = Replicas(endpoints, timeout)
+        self._replicas = Replicas(endpoints, timeout, concurrency)
+        self._timeout = timeout
         self._patience = patience
         self._concurrency = concurrency
         try:
@@ -83,7 +90,11 @@ class VllmGenerator:
         return self._concurrency
 
     def complete(self, prompt: Prompt, constraint: Constraint) -> Completion:
-        """One answer. Moves to another server, or waits for one, where one fails."""
+        """One answer. Moves to another server, or waits for one, where one fails.
+
+        Raises `RequestRefused` where the server refuses it, `RequestFailed` where it fails again
+        and again although servers answer others, `EngineUnreachable` where none answers.
+        """
         return self._insist(lambda r: self._ask(r, prompt, constraint), self._patience)
 
     def probe(self) -> None:
@@ -91,7 +102,8 @@ class VllmGenerator:
         dead: list[EngineUnreachable] = []
         for replica in self._replicas.all:
             try:
-                self._insist(self._check_grammar, min(self._patience, FIRST_LOOK), only=replica)
+                patience = min(self._patience, FIRST_LOOK)
+                self._insist(self._check_grammar, patience, only=replica, may_fail=False)
             except EngineUnreachable as error:
                 dead.append(error)
         if len(dead) == len(self._replicas.all):
@@ -114,6 +126,7 @@ class VllmGenerator:
         names = self._insist(
             lambda replica: _read_names(replica.client.models.list()),
             min(self._patience, FIRST_LOOK),
+            may_fail=False,
         )
         if not names:
             raise ModelMissing(
@@ -153,45 +166,80 @@ class VllmGenerator:
             )
 
     def _insist(
-        self, ask: Callable[[Replica], T], patience: float, only: Replica | None = None
+        self,
+        ask: Callable[[Replica], T],
+        patience: float,
+        only: Replica | None = None,
+        *,
+        may_fail: bool = True,
     ) -> T:
-        """The first answer that some server gives; a refusal is passed on at once."""
+        """The first answer that some server gives; a refusal is passed on at once.
+
+        If it `may_fail`, the request is given up after some tries, and one more at a server that
+        has just answered another.
+        """
+        proven = False
         began: float | None = None  # of the trouble, if there is any
-        last: Exception | None = None
-        busy = 0
+        last: _Failed | None = None
+        attempts = failures = 0
         while True:
-            with self._replicas.lend(only) as replica:
+            with self._replicas.lend(only, last.replica if last else None) as replica:
                 if replica is not None:
+                    attempts += 1
                     try:
                         return self._attempt(replica, ask)
                     except _Failed as failure:
-                        last = failure.cause
-                        busy += failure.busy
-            now = time.monotonic()
-            began = began or now
-            out_of_time = now - began >= patience and not self._replicas.is_any_busy()
-            if out_of_time or self._closed.is_set():
+                        last = failure
+                        failures += not failure.busy
+            if self._closed.is_set():
                 raise self._unreachable(last, only) from last
-            if replica is None:
-                time.sleep(WAIT)
-            elif busy:
-                time.sleep(min(2.0**busy, 16) * random.uniform(0.25, 0.5))
+            busy = self._replicas.is_any_busy()
+            if replica is None and busy:
+                continue  # waiting for room, or for what those in flight find out
+            now = self._replicas.now()
+            began = now if began is None else began
+            tried = failures >= TRIES or now - began >= self._timeout
+            if may_fail and last is not None and tried:
+                if proven:
+                    raise _given_up(attempts, last) from last.cause
+                proven = self._is_well()
+            if now - began >= patience and not busy:
+                raise self._unreachable(last, only) from last
+            if replica is not None:
+                self._closed.wait(_pause(attempts))
+
+    def _is_well(self) -> bool:
+        """Whether any server answers another request now."""
+        try:
+            self._insist(self._check_grammar, FIRST_LOOK, may_fail=False)
+        except EngineError:
+            return False
+        return True
 
     def _attempt(self, replica: Replica, ask: Callable[[Replica], T]) -> T:
         import openai
 
+        sent = self._replicas.now()
         try:
             answer = ask(replica)
         except openai.APIStatusError as error:
             if error.status_code in BUSY:
-                raise _Failed(error, busy=True) from error
+                self._replicas.overloaded(replica, sent, retry_after(error.response.headers))
+                raise _Failed(replica, error, busy=True) from error
             if error.status_code < 500:
                 raise self._refusal(replica, error) from error
             self._replicas.failed(replica)
-            raise _Failed(error) from error
+            raise _Failed(replica, error) from error
+        except openai.APITimeoutError as error:
+            self._replicas.overloaded(replica, sent)
+            self._replicas.failed(replica, unreached=_is_unreached(error))
+            raise _Failed(replica, error) from error
+        except openai.APIConnectionError as error:
+            self._replicas.failed(replica, unreached=_is_unreached(error))
+            raise _Failed(replica, error) from error
         except (openai.APIError, _NoAnswer, ValueError) as error:  # ValueError: no JSON at all
             self._replicas.failed(replica)
-            raise _Failed(error) from error
+            raise _Failed(replica, error) from error
         self._replicas.succeeded(replica)
         return answer
 
@@ -210,10 +258,10 @@ class VllmGenerator:
             )
         return RequestRefused(words, hint="Shorten the product or the prompt.")
 
-    def _unreachable(self, cause: Exception | None, only: Replica | None) -> EngineUnreachable:
+    def _unreachable(self, last: _Failed | None, only: Replica | None) -> EngineUnreachable:
         asked = [only] if only else self._replicas.all
         roots = ", ".join(replica.root for replica in asked)
-        why = asked[0].without_key(f" ({type(cause).__name__}: {cause})") if cause else ""
+        why = asked[0].without_key(f" ({last})") if last else ""
         return EngineUnreachable(
             f"No server answers at {roots}{why}.",
             hint="Check --endpoint and that the server is up; leave --endpoint out to have"
@@ -228,10 +276,45 @@ class _NoAnswer(Exception):
 class _Failed(Exception):
     """One attempt at one server came to nothing; another may not."""
 
-    def __init__(self, cause: Exception, busy: bool = False) -> None:
-        super().__init__(str(cause))
+    def __init__(self, replica: Replica, cause: Exception, busy: bool = False) -> None:
+        super().__init__(f"{_named(cause)}: {cause}")
+        self.replica = replica
         self.cause = cause
         self.busy = busy
+
+
+def _named(cause: Exception) -> str:
+    """What a person can look up: the class, without our own underscore."""
+    return type(cause).__name__.lstrip("_")
+
+
+def _given_up(attempts: int, last: _Failed) -> RequestFailed:
+    return RequestFailed(
+        f"{attempts} attempts came to nothing, the last one at {last.replica.root} by {last}"[:500],
+        hint="The server answers other requests; its log may say what is wrong with this one.",
+    )
+
+
+def _is_unreached(error: Exception) -> bool:
+    """Whether there was no connection at all; else one was lost on the way."""
+    return "Connect" in type(error.__cause__).__name__
+
+
+def _pause(attempts: int) -> float:
+    """Seconds before the next attempt, scattered so that not all come back at once."""
+    longest: float = min(FIRST_PAUSE * 2**attempts, LONGEST_PAUSE)
+    return longest * random.uniform(0.5, 1.0)
+
+
+def retry_after(headers: Mapping[str, str]) -> float:
+    """The seconds that a server asks to wait for, given as such or as a date; else 0."""
+    said = headers.get("retry-after", "")
+    if re.fullmatch(r"[0-9]{1,9}(\.[0-9]*)?", said):
+        return float(said)
+    try:
+        return max(0.0, parsedate_to_datetime(said).timestamp() - time.time())
+    except ValueError:
+        return 0.0
 
 
 def _read_answer(answer: ChatCompletion, model: str, seconds: float) -> Completion:

@@ -4,6 +4,7 @@ files ─▶ jsonl | tables | parquet | shopify ─▶ products ─▶ reading �
 records ─▶ writing ─▶ a new file, or the shop's own file with its tags extended
 """
 
+from llmtagger.catalog.files import Source, open_source
 from llmtagger.catalog.reading import read_catalog
 from llmtagger.catalog.rows import CatalogOptions, RejectedRow
 from llmtagger.catalog.text import guess_language
@@ -12,7 +13,9 @@ from llmtagger.catalog.writing import write_records, write_rejects
 __all__ = [
     "CatalogOptions",
     "RejectedRow",
+    "Source",
     "guess_language",
+    "open_source",
     "read_catalog",
     "write_records",
     "write_rejects",

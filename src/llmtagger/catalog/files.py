@@ -69,14 +69,15 @@ def open_source(path: Path | str) -> Iterator[Source]:
             path.open("rb").close()
             yield Source(path, str(path))
             return
-        with tempfile.NamedTemporaryFile(prefix="llmtagger-") as copy:
+        with tempfile.TemporaryFile() as copy:  # nameless: whoever is killed leaves nothing
             if piped:
                 shutil.copyfileobj(sys.stdin.buffer, copy)
             else:
                 with path.open("rb") as pipe:
                     shutil.copyfileobj(pipe, copy)
             copy.flush()
-            yield Source(Path(copy.name), "standard input" if piped else str(path), True)
+            again = Path(f"/proc/self/fd/{copy.fileno()}")
+            yield Source(again, "standard input" if piped else str(path), True)
     except OSError as error:
         raise CatalogError(
             f"cannot read the catalogue {path}: {error.strerror}", hint="check the path of the file"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 from llmtagger.catalog.files import Source, find_encoding, first_character, open_source
@@ -27,12 +28,14 @@ _UNNAMED = 20  # objects without an id field, none before them with one, that co
 
 
 def read_catalog(
-    path: Path | str,
+    path: Path | str | Source,
     options: CatalogOptions = CatalogOptions(),  # noqa: B008  it is frozen
     *,
     rejected: Callable[[RejectedRow], None],
 ) -> Iterator[Product]:
     """The products of a JSONL, JSON, CSV, TSV, Parquet or Shopify file; `-` is standard input.
+
+    Standard input can be read once; opened with `open_source`, it is read again at each call.
 
     A faulty row goes to `rejected` and reading goes on; `CatalogError` is raised, not before the
     first product is asked for, where the file as a whole cannot be read. Of products with the
@@ -43,7 +46,7 @@ def read_catalog(
     `rejected`, `problem` and `run` (and `tag_details` in flat formats). A column that poses as a
     field which is mapped to another one goes there as `input_<name>`.
     """
-    with open_source(path) as source:
+    with nullcontext(path) if isinstance(path, Source) else open_source(path) as source:
         found = _found(source, options)
         if options.on_duplicate == "last":
             yield from _last(found, rejected)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import codecs
+import fcntl
+import glob
 import json
 import os
 import secrets
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, BinaryIO
@@ -74,12 +76,19 @@ def write_rejects(rows: Iterable[RejectedRow], path: Path) -> int:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A new file that takes the place of `path` at the end, unless something fails before."""
+    """A new file that takes the place of `path` at the end, unless something fails before.
+
+    What a killed writer has left is swept by the next one.
+    """
     path = Path(os.path.realpath(path))
     special = path.exists() and not path.is_file()
+    if not special:
+        _sweep(path)
     fresh = path if special else path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with fresh.open("wb" if special else "xb") as handle:
+            if not special:
+                fcntl.flock(handle, fcntl.LOCK_SH)  # tells it from what a killed writer has left
             yield handle
             handle.flush()
             if not special:
@@ -95,6 +104,13 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
                 hint="check that its folder exists, is writable and has room",
             ) from error
         raise
+
+
+def _sweep(path: Path) -> None:
+    for left in path.parent.glob(f".{glob.escape(path.name)}.????????.tmp"):
+        with suppress(OSError), left.open("rb") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            left.unlink()
 
 
 def _write_jsonl(records: Records, handle: IO[bytes]) -> int:
