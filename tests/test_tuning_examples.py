@@ -33,6 +33,7 @@ from llmtagger.tuning.examples import (
     Known,
     carried,
     make_examples,
+    mostly_answered,
     perturbed,
     right_answer,
 )
@@ -234,6 +235,18 @@ def test_every_product_is_trained_on_or_held_out(made: Examples, labelled: Label
     assert counts["tags"] == sum(len(each) for each in answers) > len(answers)
     assert counts["empty answers"] == sum(each == [] for each in answers)
     assert counts["language en"] + counts["language zh"] == len(made.train)
+
+
+@pytest.mark.parametrize(
+    ("products", "silent", "left"), [(90, 10, 10), (90, 60, 10), (9, 5, 1), (8, 5, 0), (9, 0, 0)]
+)
+def test_one_answer_in_ten_may_say_nothing(products: int, silent: int, left: int) -> None:
+    """A model that sees more of them learns to say nothing at all."""
+    full = [Example(f"f{n}", "en", (), '["mug"]') for n in range(products)]
+    empty = [Example(f"e{n}", "en", (), "[]") for n in range(silent)]
+    kept = mostly_answered([*empty, *full])
+    assert kept == [*empty[:left], *full]
+    assert mostly_answered(kept) == kept
 
 
 def test_no_sibling_of_a_held_out_product_is_trained_on(made: Examples, labelled: Labelled) -> None:

@@ -37,6 +37,7 @@ _HELD_OUT = 0.2  # of the labelled products
 _MOST_HELD_OUT = 200  # products; the model is asked about each when the adapter is judged
 _DROPPED = 0.15  # of the right candidates: the model must live with what is not on offer
 _ADDED = 2  # wrong tags, at the most, that no retrieval would have brought up
+_EMPTY = 0.1  # of the examples: where a third had no tag, a model learnt only to refuse
 _BATCH = 64  # products retrieved at once
 
 
@@ -126,14 +127,28 @@ def make_examples(
     for example in maker.examples(wanted, random):
         examples.append(example)
         progress("writing prompts", len(examples), len(wanted))
+    examples = mostly_answered(examples)
     held = [labelled.products[at] for at in held_out]
+    replayed = {product.id for product in again}
     return Examples(
         tuple(examples),
         tuple(maker.examples(held, None)),
         tuple(product.id for product in held),
-        len(wanted) - len(fresh),
+        sum(example.product in replayed for example in examples),
         template.kind,
     )
+
+
+def mostly_answered(examples: Sequence[Example]) -> list[Example]:
+    """The examples with a tag to learn, and of the others, the first ones of a share."""
+    is_empty = [not json.loads(example.answer) for example in examples]
+    room = int(is_empty.count(False) * _EMPTY / (1 - _EMPTY))
+    found = []
+    for example, empty in zip(examples, is_empty, strict=True):
+        if not empty or room:
+            found.append(example)
+            room -= empty
+    return found
 
 
 def _parts(labelled: Labelled, known: Known, seed: int) -> tuple[list[int], list[int], list[int]]:
