@@ -139,7 +139,7 @@ def test_with_a_problem_nothing_is_kept(vocabulary: Vocabulary) -> None:
     assert (cell.problem, cell.failed) == (problem, True)
     remark = Problem("instruction_in_text", "what speaks to the model was left out of title")
     cell = cell_of(replace(results, problem=remark), "tag.v9", CUT, Judge(vocabulary), ["mug"])
-    assert (cell.kept, cell.failed) == ({"gift", "mug"}, False)
+    assert (cell.kept, cell.failed) == (frozenset({"gift", "mug"}), False)
 
 
 def test_a_cell_as_json(vocabulary: Vocabulary) -> None:
