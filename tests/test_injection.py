@@ -119,6 +119,22 @@ def test_of_a_title_what_is_before_stays() -> None:
     assert "防水" not in mask(f"红色杯子 {BITTE}", is_name=True)
 
 
+@pytest.mark.parametrize("said", [ORDER, BITTE, zero_width(ORDER), base64_text(ORDER)])
+@pytest.mark.parametrize(
+    "title",
+    [
+        "聚利时韩版立体表镜锆石可拆卸手链表石英防水手表女表JA-1033",
+        "Full-Grain-Leather-Travel-Wallet",
+    ],
+)
+def test_a_long_title_stays(title: str, said: str) -> None:
+    assert mask(f"{title} {said}", is_name=True) == title
+
+
+def test_base64_may_stand_beside_chinese() -> None:
+    assert instructions(f"高清{base64_text(ORDER).split()[-1]}高清")
+
+
 @pytest.mark.parametrize("field", ["title", "brand", "category", "description"])
 def test_a_product_is_remarked_on(field: str) -> None:
     fields: dict[str, Any] = {"id": "1", "title": "Mug", field: f"Red mug. {ORDER}"}

@@ -167,6 +167,7 @@ def test_with_a_problem_nothing_is_kept() -> None:
 
 
 PROBLEM = Problem("answer_unreadable", "no list")
+REMARK = Problem("instruction_in_text", "what speaks to the model was left out of title")
 
 
 @pytest.mark.parametrize(
@@ -179,6 +180,7 @@ PROBLEM = Problem("answer_unreadable", "no list")
         pytest.param(True, None, Cut(0.5, 0.2, 0.0), 0.0, id="answered-and-all-is-kept"),
         pytest.param(False, PROBLEM, Cut(0.0, 0.0, 0.0), 2.0, id="a-problem"),
         pytest.param(True, PROBLEM, Cut(0.0, 0.0, 0.0), 2.0, id="an-answer-with-a-problem"),
+        pytest.param(True, REMARK, Cut(0.5, 0.2, 0.7), 0.7, id="a-remark-costs-nothing"),
     ],
 )
 def test_the_cut_of_a_product(
@@ -187,6 +189,16 @@ def test_the_cut_of_a_product(
     tagged = _tagged(_item("sure", 1.0), answered=answered, problem=problem)
     assert cut.of(tagged) == threshold
     assert bool(output_record(tagged, cut, RUN)["tags"]) is (threshold <= 1)
+
+
+def test_a_remark_is_in_the_record_and_in_the_journal() -> None:
+    tagged = _tagged(_item("sure", 1.0), problem=REMARK)
+    assert not tagged.failed
+    record = output_record(tagged, CUT, RUN)
+    assert record["problem"] == {"code": REMARK.code, "message": REMARK.message}
+    assert [item["tag"] for item in record["tags"]] == ["sure"]
+    again = from_payload(tagged.product, json.loads(json.dumps(to_payload(tagged))))
+    assert (again.problem, again.failed) == (REMARK, False)
 
 
 def test_answered_products_are_cut_at_their_own_threshold() -> None:

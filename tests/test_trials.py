@@ -136,7 +136,10 @@ def test_with_a_problem_nothing_is_kept(vocabulary: Vocabulary) -> None:
     results = tagged(scored("mug", 0.99), scored("gift", 0.9, chosen=True), problem=problem)
     cell = cell_of(results, "tag.v9", CUT, Judge(vocabulary), ["mug"])
     assert rows(cell) == [("gift", "wrong", False, True), ("mug", "missed", False, False)]
-    assert cell.problem == problem
+    assert (cell.problem, cell.failed) == (problem, True)
+    remark = Problem("instruction_in_text", "what speaks to the model was left out of title")
+    cell = cell_of(replace(results, problem=remark), "tag.v9", CUT, Judge(vocabulary), ["mug"])
+    assert (cell.kept, cell.failed) == (frozenset({"gift", "mug"}), False)
 
 
 def test_a_cell_as_json(vocabulary: Vocabulary) -> None:

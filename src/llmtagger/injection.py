@@ -30,7 +30,8 @@ _LETTERS = str.maketrans(  # Cyrillic and Greek letters, and digits, that are re
     "abrdesikmhopstyxcjdhqwvoaptuxikenbuyoieastas",
 )
 _SPREAD = re.compile(r"(?<!\w)(?:\w[\W_]{1,5}){7,}\w(?!\w)")  # letters, each by itself
-_BASE64 = re.compile(r"(?<![\w+/])[\w+/-]{24,}={0,2}")
+_BASE64 = re.compile(r"(?<![A-Za-z0-9+/_-])[A-Za-z0-9+/_-]{24,}={0,2}")
+_URL_SAFE = str.maketrans("-_", "+/")
 _DISGUISE = re.compile(
     r"(?:[^\W\d_][\u200b-\u200d\u2060\ufeff]+){6,}"  # characters held apart by nothing
     r"|(?:[\uff21-\uff3a\uff41-\uff5a]+[\u3000\s，．]+){4,}"  # words of full-width letters
@@ -155,8 +156,9 @@ def instructions(text: str, *, is_name: bool = False) -> list[tuple[int, int]]:
 
 def _beginning(text: str) -> int:
     """Where a text begins to speak to the model, to a word."""
-    disguised = (each.search(text) for each in (_DISGUISE, _SPREAD, _MIXED, _BASE64))
-    end = min((found.start() for found in disguised if found), default=len(text))
+    disguised = [each.search(text) for each in (_DISGUISE, _SPREAD, _MIXED)]
+    starts = [found.start() for found in disguised if found]
+    end = min((*starts, len(text) if (hidden := _hidden(text)) is None else hidden))
     while _is_instruction(text[:end]):
         words = [
             0,
@@ -248,7 +250,7 @@ def _is_instruction(text: str) -> bool:
         _INSTRUCTION.search(_as_read(text))
         or _DISGUISE.search(text)
         or (not text.isascii() and len(_MIXED.findall(text)) >= _MIXTURES)
-        or _hides_text(text)
+        or _hidden(text) is not None
     )
 
 
@@ -262,16 +264,16 @@ def _as_read(text: str) -> str:
     return re.sub(r"\s(\s?)\s?", r"\1", plain) if _SPREAD.search(plain) else plain
 
 
-def _hides_text(text: str) -> bool:
-    """Whether a word is Base64 of something that can be read."""
-    for found in _BASE64.finditer(unicodedata.normalize("NFKC", INVISIBLE.sub("", text))):
-        word = found.group().rstrip("=").translate(str.maketrans("-_", "+/"))
+def _hidden(text: str) -> int | None:
+    """Where a word begins that is Base64 of something that can be read; None without one."""
+    seen = text if text.isascii() else INVISIBLE.sub("", text)
+    for found in _BASE64.finditer(seen):
+        word = found.group().rstrip("=").translate(_URL_SAFE)
         try:
             said = base64.b64decode(word + "=" * (-len(word) % 4), validate=True).decode()
         except (binascii.Error, ValueError):
             continue
-        if "".join(said.split()).isprintable() and (
-            " " in said.strip() or sum(map(is_han, said)) > 2
-        ):
-            return True
-    return False
+        readable = "".join(said.split()).isprintable()
+        if readable and (" " in said.strip() or sum(map(is_han, said)) > 2):
+            return found.start()
+    return None
