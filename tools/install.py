@@ -138,7 +138,7 @@ def install_uv(environment: Environment) -> None:
     with tempfile.TemporaryDirectory() as folder:
         wanted = Path(folder) / "uv.lock"
         wanted.write_text(environment.uv + "\n")
-        pip = [environment.python, "-m", "pip", "install", "-q", "--no-deps"]
+        pip: list[str | Path] = [environment.python, "-m", "pip", "install", "-q", "--no-deps"]
         run([*pip, "--require-hashes", "--only-binary", ":all:", "-r", wanted], quiet=True)
 
 
@@ -281,7 +281,13 @@ def write_lock(environment: Environment, options: Sequence[str]) -> None:
         torch, rest = split_torch(versions.read_text())
         others.write_text(rest)
         said = ["--custom-compile-command", "make lock"]
-        hashing = ["--no-deps", "--generate-hashes", *said, "--output-file", hashed]
+        hashing: list[str | Path] = [
+            "--no-deps",
+            "--generate-hashes",
+            *said,
+            "--output-file",
+            hashed,
+        ]
         uv.compile(*hashing, others, own_sources=False)
         environment.torch_lock.write_text(f"{TORCH_HEADER}{torch}")
         environment.lock.write_text(hashed.read_text())
