@@ -22,7 +22,7 @@ from llmtagger.errors import RequestFailed, RequestRefused
 from llmtagger.injection import guard_product, guard_shortlist
 from llmtagger.protocols import AnswerFormat, Experts, Generator, Retriever, Scorer
 from llmtagger.redaction import Redacting
-from llmtagger.sandbox import Fill, filling
+from llmtagger.sandbox import Fill
 from llmtagger.stages.exemplars import Exemplars
 from llmtagger.stages.parsing import answer_format
 from llmtagger.stages.prompting import PromptRenderer
@@ -186,6 +186,13 @@ def _results(done: Iterable[Future[_Numbered]]) -> Iterator[_Numbered]:
         yield future.result()
 
 
+def limited_filling(template: TemplateFile) -> Fill:
+    """How to fill a template in a process of its own, with limits: it may be anybody's code."""
+    from llmtagger.backends.template_worker import shared_worker
+
+    return shared_worker().filling(template)
+
+
 def build_tagger(
     catalogue: Catalogue,
     template: TemplateFile,
@@ -196,7 +203,7 @@ def build_tagger(
     experts: Experts | None = None,
     scorer: Scorer | None = None,
     worth_asking: WorthAsking | None = None,
-    filling: Filling = filling,
+    filling: Filling = limited_filling,
     guarded: bool = True,
 ) -> Tagger:
     """A tagger on an opened index: the prompt's task decides the form of the answer."""
@@ -233,7 +240,7 @@ def prompt_renderer(
     template: TemplateFile,
     settings: Settings,
     scorer: Scorer,
-    filling: Filling = filling,
+    filling: Filling = limited_filling,
 ) -> PromptRenderer:
     """A renderer whose examples come from the index, as the template's header asks for them.
 

@@ -2,11 +2,13 @@
 
 Jinja's sandbox keeps a template from Python's internals, not from taking all memory or for ever.
 The process holds nothing but the text of one product; it is ended and replaced when it takes too
-long. Both sides speak JSON, a line a message.
+long, by its own processor time: on a busy machine an honest template waits longer than it works.
+Both sides speak JSON, a line a message.
 """
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import select
@@ -14,14 +16,17 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, Self
 
 from llmtagger.errors import PromptError
 from llmtagger.sandbox import Fill, Messages, filling
 from llmtagger.templates import TemplateFile
 
-SECONDS = 1.0  # for one product
+SECONDS = 1.0  # of processor time, for one product
+_PATIENCE = 30.0  # seconds for one product on a machine that gives it no time
 _START = 30.0  # seconds for a new process to be there, on a machine that is busy
 _MEMORY = 512 << 20  # bytes that it may take beyond what it starts with
 
@@ -32,6 +37,7 @@ class TemplateWorker:
     def __init__(self, seconds: float = SECONDS) -> None:
         self._seconds = seconds
         self._process: subprocess.Popen[bytes] | None = None
+        self._owner = 0  # the process that started it: a fork of it must not speak to it, too
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -56,9 +62,10 @@ class TemplateWorker:
             process = self._running()
             assert process.stdin is not None
             try:
+                before = _processor_time(process.pid)
                 process.stdin.write(json.dumps(question).encode() + b"\n")
                 process.stdin.flush()
-                answer = self._answer(process, self._seconds)
+                answer = self._worked_out(process, before)
             except (OSError, ValueError) as error:
                 self._end()
                 raise PromptError(
@@ -76,6 +83,8 @@ class TemplateWorker:
         return found
 
     def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is not None and self._owner != os.getpid():
+            self._process = None
         if self._process is not None and self._process.poll() is not None:
             self._end()  # somebody else ended it
         return self._process or self._start()
@@ -84,6 +93,7 @@ class TemplateWorker:
         self._process = subprocess.Popen(
             [sys.executable, "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
+        self._owner = os.getpid()
         try:
             ready = self._answer(self._process, _START)
         except ValueError:
@@ -92,6 +102,16 @@ class TemplateWorker:
             self._end()
             raise PromptError("the process that fills templates did not start", hint="try again")
         return self._process
+
+    def _worked_out(self, process: subprocess.Popen[bytes], before: float) -> dict[str, Any] | None:
+        """What it says to a question; None where that takes too much of its own time."""
+        began, left = time.monotonic(), self._seconds
+        while left > 0 and time.monotonic() - began < _PATIENCE:
+            answer = self._answer(process, left)
+            if answer is not None:
+                return answer
+            left = self._seconds - (_processor_time(process.pid) - before)
+        return None
 
     def _answer(self, process: subprocess.Popen[bytes], seconds: float) -> dict[str, Any] | None:
         """What it says next; None where that takes too long, `ValueError` where it has ended."""
@@ -107,6 +127,21 @@ class TemplateWorker:
             self._process.kill()
             self._process.communicate()
             self._process = None
+
+
+@cache
+def shared_worker() -> TemplateWorker:
+    """The one of this process, which ends with it."""
+    worker = TemplateWorker()
+    atexit.register(worker.__exit__)
+    return worker
+
+
+def _processor_time(pid: int) -> float:
+    """Seconds that a process has worked."""
+    with open(f"/proc/{pid}/stat") as file:
+        fields = file.read().rpartition(")")[2].split()  # its name, before that, may hold anything
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _limit_memory() -> None:

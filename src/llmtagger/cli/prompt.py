@@ -98,6 +98,7 @@ def new(
     Example: `llmtagger prompt new tag.v1 edited.jinja --note "fewer rules"`
     """
     from llmtagger.errors import ConfigError
+    from llmtagger.pipeline import limited_filling
     from llmtagger.templates import find_template
     from llmtagger.versions import make_version
 
@@ -117,6 +118,7 @@ def new(
         note=note,
         author=login() if author is None else author,
         examples=old.header.examples.model_copy(update=changed) if changed else None,
+        filling=limited_filling,
     )
     stderr().print(f"Wrote prompts/{made.name}.jinja.")
     sys.stdout.write(f"{made.name}\n")

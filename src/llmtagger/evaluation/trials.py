@@ -17,10 +17,9 @@ from llmtagger.evaluation.learning import Labelled
 from llmtagger.evaluation.metrics import Record
 from llmtagger.injection import guard_product
 from llmtagger.output import Cut, explain
-from llmtagger.pipeline import Filling, build_tagger
+from llmtagger.pipeline import Filling, build_tagger, limited_filling
 from llmtagger.protocols import Experts, Generator, Vectors
 from llmtagger.redaction import redact
-from llmtagger.sandbox import filling
 from llmtagger.scorers import learned_scorer
 from llmtagger.stages.scoring import WeightedScorer
 from llmtagger.templates import TemplateFile
@@ -96,7 +95,7 @@ class Bench:
     index: CatalogueIndex
     settings: Settings
     calibration: Calibration | None = None
-    filling: Filling = filling
+    filling: Filling = limited_filling
 
     def cells(
         self, template: TemplateFile, products: Sequence[Product], generator: Generator | None
