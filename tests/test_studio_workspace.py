@@ -411,7 +411,7 @@ def test_kept_answers_that_were_closed_say_so(
         kept.complete(prompt, constraint)
     assert caught.value.retryable
     with closing(sqlite3.connect(tmp_path / "a.sqlite")) as file:
-        assert file.execute("SELECT COUNT(*) FROM answers").fetchone() == (1,)
+        assert file.execute("SELECT COUNT(*) FROM checked_answers").fetchone() == (1,)
 
 
 # --- versions

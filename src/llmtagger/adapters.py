@@ -88,6 +88,7 @@ class Adapter(_Record):
     learnt: tuple[str, ...]
     held_out: tuple[str, ...]
     weights: str = Field(description="SHA-256 of the weights")
+    config: str | None = Field(None, description="SHA-256 of its settings; once, none was kept")
     seconds: float
     losses: dict[str, list[tuple[int, float]]]
     parent: str | None = None
@@ -137,6 +138,7 @@ def read_adapter(index: Path, name: str) -> Adapter:
     try:
         adapter = Adapter.model_validate_json((folder / RECORD).read_bytes())
         digest = sha256(folder / WEIGHTS)
+        config = sha256(folder / CONFIG) if adapter.config else None
     except FileNotFoundError as error:
         raise TuningError(
             f"{index} has no adapter {name!r}", hint="`llmtagger adapter list` shows what there is"
@@ -147,6 +149,8 @@ def read_adapter(index: Path, name: str) -> Adapter:
         raise _damaged(folder, "its record is about another adapter or of another format")
     if digest != adapter.weights:
         raise _damaged(folder, "its weights are not those that were written")
+    if config != adapter.config:
+        raise _damaged(folder, f"{CONFIG} is not what was written")
     return adapter
 
 

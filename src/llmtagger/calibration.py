@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -11,6 +12,7 @@ from llmtagger.errors import IndexDamaged
 
 FILE, PART = "scorer.json", "scorer.part"  # PART is being written
 FORMAT = 1
+_CHECKSUM = "checksum"
 
 
 class _Record(BaseModel):
@@ -87,11 +89,16 @@ class Calibration(_Record):
         text = self.model_dump_json(exclude={"created"})
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
+    @property
+    def _checksum(self) -> str:
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
     def write(self, directory: Path) -> Path:
         """Write it into the index folder, in one step."""
         path = directory / FILE
         part = directory / PART
-        part.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        record = self.model_dump(mode="json") | {_CHECKSUM: self._checksum}
+        part.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         part.replace(path)
         return path
 
@@ -109,11 +116,17 @@ def read_calibration(directory: Path) -> Calibration | None:
     except OSError as error:
         raise _damaged(path, error.strerror or "unreadable") from error
     try:
-        calibration = Calibration.model_validate_json(text)
+        record = json.loads(text)
+        stated = record.pop(_CHECKSUM, None)  # earlier versions wrote none
+        calibration = Calibration.model_validate(record)
     except ValidationError as error:
         raise _damaged(path, f"{error.error_count()} faults") from error
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise _damaged(path, "no JSON object") from error
     if calibration.format != FORMAT:
         raise _damaged(path, f"format {calibration.format}, not {FORMAT}")
+    if stated not in (None, calibration._checksum):
+        raise _damaged(path, "it has been altered")
     return calibration
 
 

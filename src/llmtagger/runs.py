@@ -113,13 +113,18 @@ class Journal:
             if row is None:
                 continue
             payload, checksum = row
+            altered = RunError(
+                f"the journal {self._path} is damaged: the result of {product.id!r} has been "
+                "altered",
+                hint=_DAMAGED,
+            )
             if checksum != _checksum(*key, payload):
-                raise RunError(
-                    f"the journal {self._path} is damaged: the result of {product.id!r} has been "
-                    "altered",
-                    hint=_DAMAGED,
-                )
-            yield from_payload(product, json.loads(zlib.decompress(payload)))
+                raise altered
+            try:
+                result = from_payload(product, json.loads(zlib.decompress(payload)))
+            except (zlib.error, ValueError, KeyError, TypeError) as error:
+                raise altered from error
+            yield result
 
 
 def _hold(stack: ExitStack, path: Path, fresh: bool) -> None:

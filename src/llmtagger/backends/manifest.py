@@ -60,13 +60,19 @@ class Manifest:
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
+    @property
+    def _checksum(self) -> str:
+        """Of all fields; the fingerprint is of some, and equal for two builds."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
     def to_record(self) -> dict[str, Any]:
         """As a JSON object, with the fingerprint."""
         return asdict(self) | {"fingerprint": self.fingerprint}
 
     def write(self, folder: Path) -> None:
         """Write it into the snapshot's folder."""
-        text = json.dumps(self.to_record(), ensure_ascii=False, indent=2)
+        record = self.to_record() | {"checksum": self._checksum}
+        text = json.dumps(record, ensure_ascii=False, indent=2)
         (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
 
 
@@ -88,7 +94,8 @@ def read_manifest(folder: Path) -> Manifest:
         stated, found = record["fingerprint"], manifest.fingerprint
     except (KeyError, TypeError, ValueError) as error:
         raise IndexDamaged(f"{path} is damaged: {error}", hint=_REBUILD) from error
-    if stated != found:
+    checksum = record.get("checksum")  # earlier versions wrote none
+    if stated != found or checksum not in (None, manifest._checksum):
         raise IndexDamaged(f"{path} has been altered", hint=_REBUILD)
     return manifest
 

@@ -43,7 +43,8 @@ def current_snapshot(directory: Path) -> Path:
         ) from error
     if not _NAME.fullmatch(name):
         raise IndexDamaged(
-            f"{directory / _CURRENT} names no snapshot", hint="build the index again"
+            f"{directory / _CURRENT} names no snapshot",
+            hint="build the index again with `llmtagger index build`",
         )
     return directory / _SNAPSHOTS / name
 

@@ -6,8 +6,8 @@ import hashlib
 import json
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Self
@@ -16,8 +16,14 @@ from llmtagger.adapters import Tuned
 from llmtagger.asking import Waiting, model_source
 from llmtagger.config import EngineSettings
 from llmtagger.datatypes import Completion, Constraint, Prompt, TokenLogprob
-from llmtagger.errors import EngineUnreachable
+from llmtagger.errors import EngineUnreachable, RunError
 from llmtagger.protocols import Generator
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS checked_answers (
+    asked TEXT PRIMARY KEY, said TEXT NOT NULL, checksum TEXT NOT NULL
+) STRICT
+"""
 
 
 class KeptAnswers:
@@ -25,6 +31,7 @@ class KeptAnswers:
 
     An answer belongs to the model's `identity`, the messages and the constraint. `asked` counts the
     answers that the real generator gave. Use it with `with`; any number of threads may ask.
+    `RunError` where the file is damaged: an answer that was altered is not taken for the model's.
     """
 
     def __init__(
@@ -36,9 +43,15 @@ class KeptAnswers:
         self._stack = ExitStack()
         self._generator: Generator | None = None
         self._lock = threading.Lock()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._kept = sqlite3.connect(path, check_same_thread=False)
-        self._kept.execute("CREATE TABLE IF NOT EXISTS answers (asked TEXT PRIMARY KEY, said TEXT)")
+        self._path = path
+        with self._usable():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._kept = sqlite3.connect(path, check_same_thread=False)
+            try:
+                self._kept.execute(_SCHEMA)
+            except BaseException:
+                self._kept.close()
+                raise
         self._closed = False
         self.asked = 0
 
@@ -67,20 +80,46 @@ class KeptAnswers:
         with self._lock:
             if self._closed:  # by another thread, whose question failed
                 raise EngineUnreachable("the model was stopped meanwhile", hint="ask again")
-            row = self._kept.execute("SELECT said FROM answers WHERE asked = ?", (key,)).fetchone()
+            with self._usable():
+                query = "SELECT said, checksum FROM checked_answers WHERE asked = ?"
+                row = self._kept.execute(query, (key,)).fetchone()
             if row is None and self._generator is None:
                 self._generator = self._opened(self._stack)
         if row is not None:
-            return _read(row[0])
+            return self._read(key, *row)
         assert self._generator is not None
         completion = self._generator.complete(prompt, constraint)
         with self._lock:
             self.asked += 1
             if not self._closed:
                 said = _written(completion)
-                self._kept.execute("REPLACE INTO answers VALUES (?, ?)", (key, said))
-                self._kept.commit()
+                row = (key, said, _checksum(key, said))
+                with self._usable():
+                    self._kept.execute("REPLACE INTO checked_answers VALUES (?, ?, ?)", row)
+                    self._kept.commit()
         return completion
+
+    def _read(self, key: str, said: str, checksum: str) -> Completion:
+        try:
+            if checksum == _checksum(key, said):
+                return _read(said)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise self._damaged("an answer cannot be read") from error
+        raise self._damaged("an answer has been altered")
+
+    @contextmanager
+    def _usable(self) -> Iterator[None]:
+        """SQLite's complaints, and the disk's, with the remedy."""
+        try:
+            yield
+        except (sqlite3.DatabaseError, OSError) as error:
+            raise self._damaged(str(error)) from error
+
+    def _damaged(self, why: str) -> RunError:
+        return RunError(
+            f"the kept answers {self._path} cannot be used: {why}",
+            hint="if the disk has room, remove that file: what it held is asked again",
+        )
 
     def _key(self, prompt: Prompt, constraint: Constraint) -> str:
         asked = [self._model, prompt.messages, constraint.schema, constraint.max_tokens]
@@ -104,6 +143,10 @@ def kept_answers(
         engine.concurrency,
         lambda stack: stack.enter_context(source.open(waiting)).generator,
     )
+
+
+def _checksum(key: str, said: str) -> str:
+    return hashlib.sha256(f"{key} {said}".encode()).hexdigest()[:16]
 
 
 def _written(completion: Completion) -> str:

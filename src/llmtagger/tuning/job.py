@@ -143,6 +143,7 @@ def _train(prepared: Prepared, trainer: Trainer, unfinished: Path, report: Repor
         learnt=tuple(sorted(known | {example.product for example in examples.train})),
         held_out=examples.held_out,
         weights=sha256(unfinished / adapters.WEIGHTS),
+        config=sha256(unfinished / adapters.CONFIG),
         seconds=seconds,
         losses={"train": losses.train, "held_out": losses.held_out},
         parent=job.parent,
