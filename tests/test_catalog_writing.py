@@ -75,7 +75,25 @@ def test_flat_columns(tmp_path: Path, name: str) -> None:
     assert json.loads(first["review"]) == TAGGED["review"]
     assert json.loads(first["rejected"]) == TAGGED["rejected"]
     assert (first["problem"], json.loads(first["run"])) == ("", {"id": "r"})
-    assert (rows[1]["title"], rows[1]["note"], rows[1]["tags"]) == ("=1+1", "only here", "")
+    guarded = "=1+1" if name == "o.parquet" else "'=1+1"
+    assert (rows[1]["title"], rows[1]["note"], rows[1]["tags"]) == (guarded, "only here", "")
+
+
+@pytest.mark.parametrize("name", ["o.csv", "o.tsv"])
+def test_no_cell_of_an_output_is_a_formula(tmp_path: Path, name: str) -> None:
+    texts = ["=1+1", "+1", "-1", "@SUM(A1)", " =1", "'=1", "＝1", "=HYPERLINK()", "\t=1"]
+    records = [
+        {"id": f"{text}{place}", "title": text, text: text, "tags": [{"tag": text}]}
+        for place, text in enumerate(texts)
+    ]
+    write_records(records, tmp_path / name)
+    with (tmp_path / name).open(encoding="utf-8", newline="") as handle:
+        rows = csv.reader(handle, delimiter="," if name == "o.csv" else "\t")
+        found = [cell for row in rows for cell in row]
+    assert len(found) > len(texts) * len(texts)
+    assert [cell for cell in found if cell.lstrip()[:1] in tuple("=+-@＝")] == []
+    titles = [each.title for each in read_catalog(tmp_path / name, rejected=unexpected)]
+    assert titles == [text.strip() for text in texts]
 
 
 # Characters that reading mends are left out: their round trip is a mended text.

@@ -17,11 +17,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from openpyxl.worksheet.formula import ArrayFormula
 
+from llmtagger.catalog.tables import guard, restore
 from llmtagger.datatypes import Product
 from llmtagger.errors import CatalogError, GoldError, LlmtaggerError
 from llmtagger.goldbook import FILE, GoldBook
 from llmtagger.goldsheets import Imported, export_gold, import_gold, transfer, xlsx
-from llmtagger.goldsheets.statement import COLUMNS, guard, restore
+from llmtagger.goldsheets.statement import COLUMNS
 from llmtagger.marks import Entry, State
 from llmtagger.normalise import normalise
 from llmtagger.vocabulary import Vocabulary

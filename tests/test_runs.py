@@ -296,3 +296,13 @@ def test_an_error_in_the_middle_keeps_what_is_done(path: Path) -> None:
         stop_after_one()
     with Journal(path, BASIS) as journal:
         assert _left(journal) == PRODUCTS[1:]
+
+
+def test_a_link_where_a_file_would_be_made_harms_nothing(path: Path, tmp_path: Path) -> None:
+    """Somebody else may have put it there, in a folder that all may write to."""
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    path.symlink_to(victim)
+    with pytest.raises(RunError), Journal(path, BASIS) as journal:
+        journal.record(_tagged(PRODUCTS[0]))
+    assert victim.read_text() == "precious"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 from llmtagger.catalog.files import Source, find_encoding, first_character, open_source
@@ -13,7 +14,13 @@ from llmtagger.catalog.parquet import parquet_names, parquet_rows
 from llmtagger.catalog.products import SYNONYMS, Columns, Layout, build
 from llmtagger.catalog.rows import CatalogOptions, RejectedRow, Row, RowFault, Rows, reject
 from llmtagger.catalog.shopify import SHOPIFY, ShopifyTable, is_shopify
-from llmtagger.catalog.tables import check_header, find_delimiter, read_header, table_rows
+from llmtagger.catalog.tables import (
+    check_header,
+    find_delimiter,
+    read_header,
+    restore,
+    table_rows,
+)
 from llmtagger.datatypes import Product
 from llmtagger.errors import CatalogError
 
@@ -107,8 +114,15 @@ def _table(source: Source, encoding: str, options: CatalogOptions) -> Found:
     columns = Columns(options, SYNONYMS)
     check_header(header, columns, source)
     layout = columns.layout(tuple(name for name in header if name))
-    rows = table_rows(source, encoding, delimiter)
+    rows = map(_restored, table_rows(source, encoding, delimiter))
     return (_built(row, layout, cells=True) for row in rows)
+
+
+def _restored(row: Row | RejectedRow) -> Row | RejectedRow:
+    """The row as it was before its cells were guarded against being formulas."""
+    if not isinstance(row, Row):
+        return row
+    return replace(row, values={name: restore(str(cell)) for name, cell in row.values.items()})
 
 
 def open_shop(source: Source, encoding: str, options: CatalogOptions) -> ShopifyTable:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from llmtagger.errors import CatalogError
 _DELIMITERS = ",;\t|"
 _PATIENCE = 3 * RECORD_LIMIT  # characters read twice before quotes are followed less far
 _IMPATIENT_LIMIT = 1_000  # characters of a record of several lines from then on
+# What a spreadsheet takes for a formula, after any quotes that were put before it here
+_FORMULA = re.compile(r"'*(?:[\t\r\n]|\s*[=+\-@＝＋－＠])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +144,20 @@ def check_header(header: tuple[str, ...], columns: Columns, source: Source) -> N
     for field in ("id", "title", *columns.mapped):
         if field not in present:
             raise columns.missing(named, field, source.name)
+
+
+def guard(cell: str) -> str:
+    """The cell, with a quote before it where a spreadsheet would take it for a formula.
+
+    >>> guard("=1+1"), restore("'=1+1"), guard("'tis"), restore(guard("'=1"))
+    ("'=1+1", '=1+1', "'tis", "'=1")
+    """
+    return f"'{cell}" if _FORMULA.match(cell) else cell
+
+
+def restore(cell: str) -> str:
+    """What `guard` was given."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell, 1) else cell
 
 
 def table_rows(source: Source, encoding: str, delimiter: str) -> Rows:

@@ -21,7 +21,7 @@ from llmtagger.catalog.products import FIELDS, join_tags
 from llmtagger.catalog.reading import open_shop
 from llmtagger.catalog.rows import CatalogOptions, RejectedRow
 from llmtagger.catalog.shopify import is_shopify
-from llmtagger.catalog.tables import read_header, table_line
+from llmtagger.catalog.tables import guard, read_header, table_line
 from llmtagger.errors import CatalogError
 
 Records = Iterable[Mapping[str, Any]]
@@ -43,11 +43,12 @@ def write_records(
 
     Returns how many there were. In flat formats `tags` are names joined with `|` (a JSON list
     where that would be unclear); `tag_details`, `review`, `rejected`, `problem`, `run` and other
-    nested values are JSON. Values are passed through unchanged: a spreadsheet will take one that
-    starts with `=` for a formula.
+    nested values are JSON. In .csv and .tsv files a cell that a spreadsheet would take for a
+    formula has a quote before it, which reading takes away again.
 
     Where output is .csv and `source` is a Shopify export, the output is that export with each
-    product's new tags after those a person put there, and nothing else changed.
+    product's new tags after those a person put there, and nothing else changed: it goes back into
+    a shop, which would show a quote.
     """
     if str(output) == _STDOUT:
         return _write_jsonl(records, sys.stdout.buffer)
@@ -135,7 +136,7 @@ def _write_tsv(records: Records, handle: IO[bytes]) -> int:
 
 
 def _csv_line(cells: list[str], delimiter: str) -> bytes:
-    return f"{table_line(cells, delimiter)}\n".encode()
+    return f"{table_line(list(map(guard, cells)), delimiter)}\n".encode()
 
 
 def _write_parquet(records: Records, handle: IO[bytes]) -> int:

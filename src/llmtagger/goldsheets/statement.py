@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from llmtagger.catalog.products import SYNONYMS, Columns, build, join_tags, split_tags
 from llmtagger.catalog.rows import CatalogOptions, Row, RowFault
+from llmtagger.catalog.tables import guard, restore
 from llmtagger.datatypes import Product
 from llmtagger.marks import Entry, State, clean
 from llmtagger.vocabulary import Vocabulary
@@ -18,8 +18,6 @@ COLUMNS = (
     *("tags", "wrong", "state", "author"),
 )
 _SAID = ("wrong", "state", "author")  # columns that are no field of a product
-# What a spreadsheet takes for a formula, after any quotes that were put before it here
-_FORMULA = re.compile(r"'*(?:[\t\r\n]|\s*[=+\-@＝＋－＠])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,20 +100,6 @@ def as_tags(texts: Sequence[object]) -> tuple[str, ...]:
 def columns_of_catalogues() -> Columns:
     """How columns are recognised: as in a catalogue, by any of their names."""
     return Columns(CatalogOptions(), SYNONYMS)
-
-
-def guard(cell: str) -> str:
-    """The cell, with a quote before it where a spreadsheet would take it for a formula.
-
-    >>> guard("=1+1"), restore("'=1+1"), guard("'tis"), restore(guard("'=1"))
-    ("'=1+1", '=1+1', "'tis", "'=1")
-    """
-    return f"'{cell}" if _FORMULA.match(cell) else cell
-
-
-def restore(cell: str) -> str:
-    """What `guard` was given."""
-    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell, 1) else cell
 
 
 def _split(cell: str) -> tuple[str, ...]:
