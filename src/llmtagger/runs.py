@@ -27,7 +27,11 @@ CREATE TABLE IF NOT EXISTS results (
     id TEXT PRIMARY KEY, digest TEXT NOT NULL, payload BLOB NOT NULL, checksum TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 """
-_DAMAGED = "if the disk has room, the file is damaged or no journal: start anew with --fresh"
+_DAMAGED = "the file is damaged or no journal: start anew with --fresh"
+_ROOM = (
+    "make room on the disk, or the folder writable: the same command goes on where this one stopped"
+    " (if neither is amiss, the file is damaged: start anew with --fresh)"
+)
 
 
 class Journal:
@@ -151,7 +155,11 @@ def _usable(path: Path | None) -> Iterator[None]:
     try:
         yield
     except sqlite3.DatabaseError as error:
-        raise RunError(f"the journal {path} cannot be used: {error}", hint=_DAMAGED) from error
+        name = getattr(error, "sqlite_errorname", "")
+        disk = name.startswith(("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY"))
+        raise RunError(
+            f"the journal {path} cannot be used: {error}", hint=_ROOM if disk else _DAMAGED
+        ) from error
 
 
 def _checksum(name: str, said: str, payload: bytes) -> str:

@@ -1,0 +1,227 @@
+"""Disks that are full or cannot be written, indexes that change, and many products."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from tests.torture.conftest import Command, write_products
+from tests.torture.fake_server import FakeServer
+
+from llmtagger.backends.index_writer import add, remove
+from llmtagger.datatypes import Product
+
+PRODUCTS = 60
+OWN_MOUNTS = ["unshare", "--mount"]
+
+needs_mounts = pytest.mark.skipif(
+    shutil.which("unshare") is None
+    or subprocess.run([*OWN_MOUNTS, "true"], capture_output=True, check=False).returncode != 0,
+    reason="mounting takes root",
+)
+
+# Runs the command on a small disk, then again when it has grown; DISK is gone when the shell ends.
+SMALL_DISK = """
+set -u
+mount -t tmpfs -o size=$SIZE tmpfs "$DISK" && cp "$FROM"/* "$DISK"
+"$@" > "$SAID/first" 2>&1
+echo $? > "$SAID/code"
+ls -A "$DISK" > "$SAID/left"
+mount -o remount,size=100m "$DISK"
+"$@" > "$SAID/second" 2>&1 && cp "$DISK"/tagged.jsonl "$SAID" && ls -A "$DISK" > "$SAID/files"
+"""
+
+READ_ONLY = """
+set -u
+mount -t tmpfs -o size=100m tmpfs "$DISK" && cp -r "$FROM"/* "$DISK" && mount -o remount,ro "$DISK"
+exec "$@"
+"""
+
+
+def _line(folder: Path, index: Path, url: str, output: Path) -> list[str]:
+    start = [sys.executable, "-m", "llmtagger", "tag", str(folder / "new.jsonl"), "-i", str(index)]
+    return [*start, "-o", str(output), "--endpoint", url, "--show", "0", "--json"]
+
+
+def _mounted(
+    script: str, line: Sequence[str], **places: Path | str
+) -> subprocess.CompletedProcess[str]:
+    """A shell script with mounts that nobody else sees, and that end with it."""
+    return subprocess.run(
+        [*OWN_MOUNTS, "sh", "-c", script, "sh", *line],
+        env=dict(os.environ) | {name: str(place) for name, place in places.items()},
+        capture_output=True,
+        text=True,
+        timeout=250,
+        check=False,
+    )
+
+
+@needs_mounts
+def test_a_full_disk_is_named_and_the_run_goes_on(tmp_path: Path, index: Path) -> None:
+    places = {name: tmp_path / name.lower() for name in ("DISK", "FROM", "SAID")}
+    for place in places.values():
+        place.mkdir()
+    write_products(places["FROM"] / "new.jsonl", PRODUCTS)
+    with FakeServer() as server:
+        whole = Command(tmp_path / "from", index, [server.url], PRODUCTS)
+        whole.run()
+        expected = whole.content()
+        for path in (whole.output, Path(f"{whole.output}.journal"), whole.folder / "settings.toml"):
+            path.unlink()
+        (whole.folder / "tmp").rmdir()
+        line = _line(places["DISK"], index, server.url, places["DISK"] / "tagged.jsonl")
+        _mounted(SMALL_DISK, line, SIZE="64k", **places)
+    said = {path.name: path.read_text("utf-8") for path in places["SAID"].iterdir()}
+    assert said["code"] == "1\n", said
+    assert "the journal" in said["first"]
+    assert "room" in said["first"]
+    assert "Traceback" not in said["first"]
+    assert not [name for name in said["left"].split() if name.endswith(".tmp")]
+    assert "tagged.jsonl\n" not in said["left"]
+    assert json.loads(said["second"])["products"] == PRODUCTS
+    whole.output.write_bytes((places["SAID"] / "tagged.jsonl").read_bytes())
+    assert whole.content() == expected
+    assert set(said["files"].split()) == {"new.jsonl", "tagged.jsonl", "tagged.jsonl.journal"}
+
+
+def test_a_quota_is_named_and_the_run_goes_on(tmp_path: Path, index: Path) -> None:
+    """Files that may not grow: what a quota and most full file systems look like to a program."""
+    with FakeServer() as server:
+        command = Command(tmp_path, index, [server.url], PRODUCTS)
+        line = _line(tmp_path, index, server.url, command.output)
+        done = subprocess.run(
+            ["sh", "-c", 'ulimit -f 60; exec "$@"', "sh", *line],  # of 512 bytes each
+            capture_output=True,
+            text=True,
+            timeout=250,
+            check=False,
+        )
+        assert done.returncode == 1, done.stderr
+        assert "make room on the disk" in " ".join(done.stderr.split())
+        assert "Traceback" not in done.stderr
+        command.run("--fresh")
+        assert len(command.records()) == PRODUCTS
+        assert command.files() == {"tagged.jsonl", "tagged.jsonl.journal"}
+
+
+@needs_mounts
+def test_an_output_in_a_folder_that_cannot_be_written(tmp_path: Path, index: Path) -> None:
+    disk, source = tmp_path / "disk", tmp_path / "from"
+    disk.mkdir()
+    source.mkdir()
+    write_products(source / "new.jsonl", 3)
+    with FakeServer() as server:
+        line = _line(source, index, server.url, disk / "tagged.jsonl")
+        done = _mounted(READ_ONLY, line, DISK=disk, FROM=source)
+        assert server.requests == []
+    assert done.returncode == 1
+    said = " ".join(done.stderr.split())
+    assert "Read-only file system" in said
+    assert "a folder that exists and may be written to" in said
+
+
+@needs_mounts
+def test_an_index_in_a_folder_that_cannot_be_written_is_used(tmp_path: Path, index: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    with FakeServer() as server:
+        command = Command(tmp_path, index, [server.url], 10)
+        line = _line(tmp_path, disk, server.url, command.output)
+        done = _mounted(READ_ONLY, line, DISK=disk, FROM=index)
+    assert done.returncode == 0, done.stderr
+    assert len(command.records()) == 10
+
+
+def test_an_index_that_is_replaced_during_a_run_changes_nothing(
+    tmp_path: Path, index: Path
+) -> None:
+    """Twice, so that the files of the one that the run has opened are gone."""
+    own = shutil.copytree(index, tmp_path / "index")
+    swapped: list[Path] = []
+
+    def swap(number: int) -> None:
+        if number == 20:
+            for name in ("intruder-1", "intruder-2"):
+                add(own, [Product(name, "a leather mug", tags=("wallet",))])
+                swapped.append(own)
+
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with FakeServer() as server:
+        command = Command(folder, own, [server.url], PRODUCTS)
+        command.run()
+        expected = command.content()
+        server.requests.clear()
+        server.watch = swap
+        command.run("--fresh")
+        server.watch = lambda number: None
+        assert swapped == [own, own]
+        assert command.content() == expected
+        with command.start() as process:
+            _, said = process.communicate(timeout=60)
+        assert process.returncode == 1
+        assert "another index" in " ".join(said.split())
+        remove(own, ["intruder-1", "intruder-2"])
+        assert command.run()["resumed"] == PRODUCTS
+
+
+# A run with everything but retrieval, encoder and server; says its peak in MB.
+STREAMED = """
+import sys
+from pathlib import Path
+from llmtagger import tagging
+from llmtagger.datatypes import Evidence, ScoredTag, ScoredTags, Tag, TaggedProduct
+
+EVIDENCE = Evidence(neighbours=(("p", 0.5),), signals={"vote": 0.1})
+ITEMS = tuple(ScoredTag(Tag(f"tag {n}", str(n)), 0.5, EVIDENCE) for n in range(24))
+
+class Tagger:
+    def tag(self, products, wanted):
+        return (TaggedProduct(each, ScoredTags(ITEMS)) for each in products if wanted(each))
+
+class Silent:
+    def started(self, total, done): pass
+    def finished_one(self, tagged): pass
+
+tagging.build_tagger = lambda *_, **__: Tagger()
+job = tagging.TagJob(sys.argv[1], Path(sys.argv[2]), sys.argv[3], llm="never")
+assert tagging.run(job, Silent()).products == int(sys.argv[4])
+for line in open("/proc/self/status"):
+    if line.startswith("VmHWM"):
+        print(int(line.split()[1]) / 1024, file=sys.stderr)
+"""
+
+
+def _peak(folder: Path, index: Path, count: int, output: str) -> float:
+    path = folder / f"{count}.jsonl"
+    if not path.exists():
+        write_products(path, count)
+    name = output if output == "-" else str(folder / f"{count}-{output}")
+    line = [sys.executable, "-c", STREAMED, str(path), str(index), name, str(count)]
+    done = subprocess.run(
+        line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return float(done.stderr.split()[-1])
+
+
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("output", ["tagged.jsonl", "tagged.csv", "-"])
+def test_memory_does_not_grow_with_the_products(
+    request: pytest.FixtureRequest, tmp_path: Path, index: Path, output: str
+) -> None:
+    """A product's id, by which a second one of that id is noticed, is all that stays: 200 bytes."""
+    is_long = request.config.getoption("--torture")
+    if output != "tagged.jsonl" and not is_long:
+        pytest.skip("in the long form only")
+    few, many = (10_000, 100_000) if is_long else (200, 2_000)
+    least, most = (_peak(tmp_path, index, count, output) for count in (few, many))
+    grown = (most - least) * 1024 * 1024 / (many - few)  # bytes a product
+    assert most - least < 3 or grown < 300
