@@ -289,8 +289,9 @@ def _named(cause: Exception) -> str:
 
 
 def _given_up(attempts: int, last: _Failed) -> RequestFailed:
+    why = last.replica.without_key(str(last))
     return RequestFailed(
-        f"{attempts} attempts came to nothing, the last one at {last.replica.root} by {last}"[:500],
+        f"{attempts} attempts came to nothing, the last one at {last.replica.root} by {why}"[:500],
         hint="The server answers other requests; its log may say what is wrong with this one.",
     )
 
