@@ -1,6 +1,6 @@
 """Hostile input for all that reads: nothing crashes, and what is not accepted is rejected.
 
-`make test` runs a sample; with LLMTAGGER_TORTURE=1 each property meets 10,000 inputs, new ones
+`make test` runs a sample; with --torture each property meets 10,000 inputs, new ones
 every time.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
-import os
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
@@ -45,7 +45,7 @@ from llmtagger.stages.prompting import PromptRenderer
 from llmtagger.templates import TemplateFile, find_template, list_templates
 from llmtagger.vocabulary import Vocabulary, read_vocabulary
 
-TORTURE = os.environ.get("LLMTAGGER_TORTURE") == "1"  # read before the tests' clean environment
+TORTURE = "--torture" in sys.argv  # settings are made before pytest has its options
 fuzz = settings(
     max_examples=10_000 if TORTURE else 15,
     derandomize=not TORTURE,
