@@ -306,3 +306,9 @@ def test_a_link_where_a_file_would_be_made_harms_nothing(path: Path, tmp_path: P
     with pytest.raises(RunError), Journal(path, BASIS) as journal:
         journal.record(_tagged(PRODUCTS[0]))
     assert victim.read_text() == "precious"
+
+
+def test_the_folder_of_an_output_is_made(tmp_path: Path) -> None:
+    with Journal(tmp_path / "out" / "today" / "new.jsonl.journal", BASIS) as journal:
+        journal.record(_tagged(PRODUCTS[0]))
+    assert (tmp_path / "out" / "today" / "new.jsonl.journal").is_file()

@@ -137,6 +137,7 @@ def _hold(stack: ExitStack, path: Path, fresh: bool) -> None:
         f"another process is working on {path}", hint="wait for it, or write to another output"
     )
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         stack.enter_context(sole(path, busy))
         if fresh:  # not removed: the lock is the file's. SQLite drops the -wal of an empty file
             os.truncate(path, 0)
@@ -145,7 +146,7 @@ def _hold(stack: ExitStack, path: Path, fresh: bool) -> None:
     except OSError as error:
         raise RunError(
             f"cannot write the journal {path}: {error.strerror}",
-            hint="write the output to a folder that exists and may be written to",
+            hint="write the output to a folder that may be written to",
         ) from error
 
 
