@@ -8,7 +8,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,26 +62,36 @@ class Line:
 @contextmanager
 def open_source(path: Path | str) -> Iterator[Source]:
     """The file at `path`; standard input (`-`) and pipes are copied to a file first."""
-    path = Path(path)
+    with ExitStack() as stack:
+        try:
+            source = _opened(Path(path), stack)
+        except OSError as error:
+            raise unreadable(str(path), error) from error
+        yield source
+
+
+def _opened(path: Path, stack: ExitStack) -> Source:
     piped = str(path) == "-"
-    try:
-        if path.is_file() and not piped:
-            path.open("rb").close()
-            yield Source(path, str(path))
-            return
-        with tempfile.TemporaryFile() as copy:  # nameless: whoever is killed leaves nothing
-            if piped:
-                shutil.copyfileobj(sys.stdin.buffer, copy)
-            else:
-                with path.open("rb") as pipe:
-                    shutil.copyfileobj(pipe, copy)
-            copy.flush()
-            again = Path(f"/proc/self/fd/{copy.fileno()}")
-            yield Source(again, "standard input" if piped else str(path), True)
-    except OSError as error:
-        raise CatalogError(
-            f"cannot read the catalogue {path}: {error.strerror}", hint="check the path of the file"
-        ) from error
+    if path.is_file() and not piped:
+        path.open("rb").close()
+        return Source(path, str(path))
+    # Nameless: whoever is killed leaves nothing.
+    copy = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115  the stack closes it
+    if piped:
+        shutil.copyfileobj(sys.stdin.buffer, copy)
+    else:
+        with path.open("rb") as pipe:
+            shutil.copyfileobj(pipe, copy)
+    copy.flush()
+    again = Path(f"/proc/self/fd/{copy.fileno()}")
+    return Source(again, "standard input" if piped else str(path), True)
+
+
+def unreadable(name: str, error: OSError) -> CatalogError:
+    """What to say where the system does not let us read."""
+    return CatalogError(
+        f"cannot read the catalogue {name}: {error.strerror}", hint="check the path of the file"
+    )
 
 
 def lines(source: Source, encoding: str) -> Iterator[Line]:

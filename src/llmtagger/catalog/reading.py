@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-from llmtagger.catalog.files import Source, find_encoding, first_character, open_source
+from llmtagger.catalog.files import Source, find_encoding, first_character, open_source, unreadable
 from llmtagger.catalog.jsonl import read_array, read_lines
 from llmtagger.catalog.parquet import parquet_names, parquet_rows
 from llmtagger.catalog.products import SYNONYMS, Columns, Layout, build
@@ -54,11 +54,14 @@ def read_catalog(
     field which is mapped to another one goes there as `input_<name>`.
     """
     with nullcontext(path) if isinstance(path, Source) else open_source(path) as source:
-        found = _found(source, options)
-        if options.on_duplicate == "last":
-            yield from _last(found, rejected)
-        else:
-            yield from _unique(found, rejected, source.name, options.on_duplicate == "error")
+        try:
+            found = _found(source, options)
+            if options.on_duplicate == "last":
+                yield from _last(found, rejected)
+            else:
+                yield from _unique(found, rejected, source.name, options.on_duplicate == "error")
+        except OSError as error:  # of reading: what is done with a product happens elsewhere
+            raise unreadable(source.name, error) from error
 
 
 def _found(source: Source, options: CatalogOptions) -> Found:
