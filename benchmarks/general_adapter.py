@@ -7,25 +7,29 @@ values as plain tags); FOLDER keeps indexes and adapter, so that a second run tr
 each SET of eval/results, cold with 0 and with 50 labelled products, it is asked about labelled
 products of the whole set: the system without a model, with the untuned one (prompt `tag.v1`), and
 with the tuned one (`tag.v2`). Prints F1 of what is kept and of what the model alone says, and the
-paired differences of tuned to untuned, and to no model, with their intervals.
+paired differences of tuned to untuned, and to no model, with their intervals. With `--ship`, the
+adapter is first made smaller (its best rank-8 approximation, in bfloat16), and written to the
+package with a record; the figures are then those of what is shipped.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
+import importlib.metadata
 import json
 import os
 import random
 import sys
 from collections.abc import Iterable
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from simulation import points
 
 from llmtagger import adapters
-from llmtagger.adapters import Tuned
+from llmtagger.adapters import Adapter, Tuned
 from llmtagger.backends.encoders import load_encoder
 from llmtagger.backends.folders import cache_dir
 from llmtagger.backends.index_folder import CatalogueIndex, open_index
@@ -52,6 +56,7 @@ SOURCES = {
     "oa_mine": DATA / "examples" / "oa_mine_en.jsonl",
 }
 BASE = "smollm2-135m"
+LONGEST = 640  # tokens of an example
 TUNED, PLAIN = find_template("tag.v2"), find_template("tag.v1")
 
 
@@ -93,17 +98,72 @@ def adapter(folder: Path, each: int, epochs: int) -> Tuned:
         base = resolve_model(BASE).folder
         assert base is not None
         made.mkdir(parents=True, exist_ok=True)
-        trainer = Trainer(base, made, Recipe(epochs=epochs, longest=640))
+        trainer = Trainer(base, made, Recipe(epochs=epochs, longest=LONGEST))
 
         def step(at: object) -> None:
             sys.stderr.write(f"\r  {at}"[:150])
 
         losses, seconds = trainer.train(learnt, watch, step)
-        record = {"seconds": seconds, "examples": len(learnt), "held_out": losses.held_out}
+        record = {
+            "epochs": epochs,
+            "examples": len(learnt),
+            "seconds": seconds,
+            "held_out": losses.held_out,
+        }
         (made / "done.json").write_text(json.dumps(record))
         del trainer
         gc.collect()
     return Tuned("general", made, sha256(made / adapters.WEIGHTS))
+
+
+def shipped(tuned: Tuned, rank: int = 8) -> Tuned:
+    """The adapter as it comes with llmtagger: of each layer's change the largest directions."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(tuned.folder / adapters.WEIGHTS)
+    small = {}
+    for name in (each.removesuffix(".lora_A.weight") for each in tensors if "lora_A" in each):
+        a, b = (tensors[f"{name}.lora_{side}.weight"].float() for side in "AB")
+        left, strength, right = torch.linalg.svd(b @ a, full_matrices=False)
+        root = strength[:rank].sqrt()
+        half = torch.bfloat16
+        small[f"{name}.lora_A.weight"] = (root[:, None] * right[:rank]).to(half).contiguous()
+        small[f"{name}.lora_B.weight"] = (left[:, :rank] * root).to(half).contiguous()
+    config = json.loads((tuned.folder / adapters.CONFIG).read_text("utf-8"))
+    scale = config["lora_alpha"] / config["r"]
+    config |= {"r": rank, "lora_alpha": int(scale * rank), "base_model_name_or_path": BASE}
+    config["target_modules"].sort()
+    folder = adapters.folder_of(Path(), adapters.GENERAL)
+    folder.mkdir(exist_ok=True)
+    save_file(small, folder / adapters.WEIGHTS, metadata={"format": "pt"})
+    (folder / adapters.WEIGHTS).chmod(0o644)
+    (folder / adapters.CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+    made = json.loads((tuned.folder / "done.json").read_text("utf-8"))
+    base = resolve_model(BASE)
+    record = Adapter(
+        name=adapters.GENERAL,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        source=BASE,
+        base=base.name,
+        base_fingerprint=base.fingerprint,
+        prompt=TUNED.name,
+        template=TUNED.identity,
+        vocabulary="",
+        index="",
+        settings=Settings().fingerprint,
+        recipe=Recipe(epochs=made["epochs"], longest=LONGEST),
+        versions={name: importlib.metadata.version(name) for name in ("torch", "peft")},
+        counts={"train": made["examples"]},
+        learnt=(),
+        held_out=(),
+        weights=sha256(folder / adapters.WEIGHTS),
+        config=sha256(folder / adapters.CONFIG),
+        seconds=made["seconds"],
+        losses={"held_out": made["held_out"]},
+    )
+    (folder / adapters.RECORD).write_text(record.model_dump_json(indent=1) + "\n", "utf-8")
+    return Tuned(adapters.GENERAL, folder, record.weights)
 
 
 def unseen(whole: CatalogueIndex, cold: CatalogueIndex, count: int) -> list[Product]:
@@ -152,8 +212,11 @@ def main() -> None:
     parser.add_argument("--each", type=int, default=300)
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--products", type=int, default=80)
+    parser.add_argument("--ship", action="store_true")
     chosen = parser.parse_args()
     tuned = adapter(chosen.folder, chosen.each, chosen.epochs)
+    if chosen.ship:
+        tuned = shipped(tuned)
     sys.stdout.write(
         "| catalogue | alone: untuned | tuned | difference | kept: no model | untuned | tuned "
         "| tuned less untuned | tuned less no model |\n|---|---|---|---|---|---|---|---|---|\n"

@@ -22,6 +22,7 @@ from llmtagger.backends.index_writer import build
 from llmtagger.backends.models import resolve_model
 from llmtagger.catalog import read_catalog
 from llmtagger.cli import app
+from llmtagger.datatypes import Product
 from llmtagger.errors import CatalogError, TuningError
 from llmtagger.recipe import Recipe
 from llmtagger.tagging import TagJob, choose_adapter, choose_template
@@ -210,6 +211,27 @@ def test_which_adapter_is_used(
     wanted = choose_template(job(index, **options), open_index(index), found)
     assert wanted.name == ("tag.v2" if chosen else "tag.v1")
     assert choose_template(job(index, prompt="tag.v1"), open_index(index), found).name == "tag.v1"
+
+
+def test_the_adapter_that_comes_along_fits_the_embedded_model(index: Path) -> None:
+    """Whoever changes that prompt has to tune it anew: benchmarks/general_adapter.py --ship."""
+    general = adapters.read_adapter(index, adapters.GENERAL)
+    template = choose_template(job(index), open_index(index), general)
+    fingerprint = resolve_model(general.source).fingerprint
+    assert adapters.check_fits(general, fingerprint, template.identity, "any vocabulary") == []
+    folder = adapters.served(index, general).folder
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 6_000_000
+    assert not (index / adapters.FOLDER).exists()
+    refusal = refused(run("adapter", "promote", adapters.GENERAL, "-i", index), TuningError)
+    assert "--adapter general" in refusal.hint
+
+
+def test_the_adapter_that_comes_along_is_for_closed_tags(tmp_path: Path) -> None:
+    products = [Product(f"p{n}", f"red mug {n}", tags=("Color=red",)) for n in range(5)]
+    build(products, tmp_path / "index", HashingEncoder())
+    job = ("tag", EXAMPLES / "new.jsonl", "-i", tmp_path / "index", "--adapter", adapters.GENERAL)
+    refusal = refused(run(*job, "-o", tmp_path / "o.jsonl"), TuningError)
+    assert "are span" in refusal.message
 
 
 Wanted = list[tuple[str, tuple[str, ...], Tuned | None]]

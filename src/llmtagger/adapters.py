@@ -3,6 +3,8 @@
 INDEX/adapters/<name>/adapter.json              the record
 INDEX/adapters/<name>/adapter_model.safetensors the weights, with adapter_config.json beside them
 INDEX/adapters/promoted.json                    the names that were live, the last one being it
+
+The adapter called `general` comes with llmtagger and serves any index of closed tags.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ from llmtagger.hashing import sha256
 from llmtagger.recipe import Recipe
 
 FOLDER = "adapters"
+GENERAL = "general"
+_SHIPPED = Path(__file__).parent / "general"
 WEIGHTS, CONFIG, RECORD, PROMOTED = (
     *("adapter_model.safetensors", "adapter_config.json"),
     *("adapter.json", "promoted.json"),
@@ -79,7 +83,7 @@ class Adapter(_Record):
     base_fingerprint: str
     prompt: str = Field(description="what the prompt was asked for by")
     template: str
-    vocabulary: str
+    vocabulary: str = Field(description="its hash; empty of one that is for any")
     index: str
     settings: str
     recipe: Recipe
@@ -108,6 +112,8 @@ class Promotions(_Record):
 
 def folder_of(index: Path, name: str) -> Path:
     """Where an adapter lies, or would."""
+    if name == GENERAL:
+        return _SHIPPED
     if not _NAME.fullmatch(name):
         raise TuningError(
             f"{name!r} cannot be an adapter's name",
@@ -184,6 +190,11 @@ def live(index: Path) -> str:
 
 def promote(index: Path, name: str) -> None:
     """Make an adapter the live one; `TuningError` unless it was found to be better."""
+    if name == GENERAL:
+        raise TuningError(
+            f"{name} is no adapter of {index}, and was not judged there",
+            hint=f"use it as it is: tag --adapter {name}",
+        )
     verdict = read_adapter(index, name).verdict
     if verdict is None or not verdict.better:
         found = f"it adds {verdict.points} points" if verdict else "it was never judged"
@@ -225,7 +236,7 @@ def check_fits(
             f"{template}",
             hint="use that prompt, or no adapter, or tune anew: llmtagger tune",
         )
-    if adapter.vocabulary != vocabulary:
+    if adapter.vocabulary not in ("", vocabulary):
         return [
             f"the vocabulary has changed since {adapter.name} was tuned; "
             "`llmtagger tune --continue` teaches it the rest"

@@ -25,7 +25,7 @@ from llmtagger.catalog import (
 )
 from llmtagger.config import Settings
 from llmtagger.datatypes import Completion, Product, Prompt, TaggedProduct
-from llmtagger.errors import CatalogError, RunError
+from llmtagger.errors import CatalogError, RunError, TuningError
 from llmtagger.output import Cut, output_record
 from llmtagger.pipeline import Tagger, build_tagger
 from llmtagger.runs import Journal
@@ -151,8 +151,16 @@ def choose_adapter(job: TagJob) -> Adapter | None:
 
 def choose_template(job: TagJob, index: CatalogueIndex, adapter: Adapter | None) -> TemplateFile:
     """The prompt asked for, else the adapter's, else the live one for the index's tags."""
-    own = adapter.prompt if adapter else live_template(index.vocabulary.kind, job.settings.live)
-    return find_template(job.prompt or own)
+    kind = index.vocabulary.kind
+    own = adapter.prompt if adapter else live_template(kind, job.settings.live)
+    template = find_template(job.prompt or own)
+    if adapter and template.kind is not kind:
+        raise TuningError(
+            f"the adapter {adapter.name} answers with {template.kind.value} tags, and those of "
+            f"{job.index} are {kind.value}",
+            hint="use another adapter, or none; llmtagger tune makes one for this index",
+        )
+    return template
 
 
 def _choose_model(
