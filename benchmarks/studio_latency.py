@@ -45,7 +45,7 @@ def main() -> None:
         page.keyboard.press("End")
         page.evaluate(WATCH)
         for number in range(chosen.keys):
-            page.keyboard.type("ab"[number % 2])
+            page.keyboard.type(secrets.choice("abcdefgh"))
             page.wait_for_function("n => window.times.length > n", arg=number)
             time.sleep(0.05)
         times = sorted(page.evaluate("window.times"))
@@ -56,11 +56,14 @@ def main() -> None:
         )
         ask = page.get_by_role("button", name="Ask the model")
         ask.click()  # so that the server runs, and the version itself is known
-        page.get_by_role("button", name="Cancel").wait_for(state="hidden", timeout=600_000)
-        page.locator(".cm-line", has_text="product.title").click()
-        page.keyboard.press("End")
-        page.keyboard.type(secrets.token_hex(4))  # so that no answer of the draft is known
-        page.wait_for_timeout(1000)
+        cancel = page.get_by_role("button", name="Cancel")
+        cancel.wait_for(state="visible")
+        cancel.wait_for(state="hidden", timeout=600_000)
+        # At its start: with what was typed, it is wrapped by now.
+        page.locator(".cm-line", has_text="product.title").click(position={"x": 8, "y": 6})
+        token = secrets.token_hex(4)  # so that no answer of the draft is known
+        page.keyboard.insert_text(f"{token} ")
+        page.wait_for_selector(f".rendered:has-text('{token}')")
         answer = page.locator("td:nth-child(3) .cost")
         begun = time.perf_counter()
         ask.click()
