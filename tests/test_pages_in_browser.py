@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +14,12 @@ from llmtagger.evaluation.matrix import write_matrix
 from llmtagger.evaluation.report import write_comparison, write_report
 from llmtagger.evaluation.trials import Cell, Shown
 
-CHROMIUM = next((path for n in ("chromium", "google-chrome") if (path := shutil.which(n))), None)
-if CHROMIUM is None:
-    pytest.skip("no Chromium is installed", allow_module_level=True)
-
 HOSTILE = (
     "<script>document.title = 'ran'</script><img src=x onerror=\"document.title = 'ran'\">"
     "\"><svg onload=document.title='ran'>' onmouseover=\"document.title='ran'\" x='"
     "</style></title></textarea><iframe src=\"javascript:parent.document.title='ran'\"></iframe>"
     "<a href=\"javascript:document.title='ran'\">a</a>"
 )
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        found = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield found
-        found.close()
 
 
 def hostile(value: Any) -> Any:

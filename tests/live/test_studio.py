@@ -32,15 +32,11 @@ pytestmark = [pytest.mark.live, pytest.mark.timeout(700)]
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
-CHROMIUM = next((path for n in ("chromium", "google-chrome") if (path := shutil.which(n))), None)
 HOSTILE = (
     "Mug <script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'> "
     "\u202egnp.exe\u202c {{ constructor.constructor('window.hacked = 1')() }}"
 )
 ANSWERS = 240_000  # ms, with other tests beside it
-
-if CHROMIUM is None:
-    pytest.skip("no Chromium is installed", allow_module_level=True)
 
 Page = Any  # of playwright, which has no types that mypy could follow here
 
@@ -108,16 +104,6 @@ def studio(tmp_path: Path, index: Path, server: ServerInfo) -> Iterator[Studio]:
     running = Studio(tmp_path, tmp_path / "shop", "--endpoint", server.url)
     yield running
     running.stop()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        found = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield found
-        found.close()
 
 
 @pytest.fixture
