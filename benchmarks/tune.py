@@ -1,6 +1,7 @@
 """What tuning is worth: the pipeline with and without a tuned model, on products neither has seen.
 
-    python benchmarks/tune.py SET... [--base FOLDER] [--limit N] [--epochs N] [--test N]
+    python benchmarks/tune.py SET... [--base FOLDER] [--prompt NAME] [--limit N] [--epochs N]
+                              [--batch N] [--rate R] [--test N]
 
 For each set of eval/runs the train side is indexed and the model tuned to it (`llmtagger tune`);
 the weight of its answers is fitted on a part of the train side that was held out of training. Then
@@ -70,27 +71,43 @@ class Tested:
     rows: list[int]
 
 
-def measure(name: str, base: str, recipe: Recipe, limit: int | None, test: int) -> Record:
+@dataclass(frozen=True)
+class Trial:
+    """What is tuned, and how."""
+
+    base: str
+    prompt: str | None
+    recipe: Recipe
+    limit: int | None
+
+    @property
+    def suffix(self) -> str:
+        """Of files and folders, so that trials of one set lie side by side."""
+        base = "" if self.base == "auto" else f".{Path(self.base).name}"
+        return base + (f".{self.prompt}" if self.prompt else "")
+
+
+def measure(name: str, trial: Trial, test: int) -> Record:
     """Everything about one set."""
     source = RUNS / f"{name}.toml"
     config = read_config(source).model_copy(update={"llm": "never", "ask_test": 0, "ask_train": 0})
-    folder = RESULTS / (name if base == "auto" else f"{name}.{Path(base).name}")
+    folder = RESULTS / f"{name}{trial.suffix}"
     folder.mkdir(parents=True, exist_ok=True)
     card, cache = source.parent / config.dataset, cache_dir() / "evaluation"
     outcome = Evaluation(config, card, DATA, folder, cache, None, show).run()
-    adapter, template = tuned(folder / "index", base, recipe, limit)
+    adapter, template = tuned(folder / "index", trial)
     calibration = read_calibration(adapters.folder_of(folder / "index", adapter.name))
     assert calibration is not None
-    tested = ask(outcome, adapter, template, calibration, folder / "index", base, test)
+    tested = ask(outcome, adapter, template, calibration, folder / "index", trial.base, test)
     return record(name, outcome, adapter, tested)
 
 
-def tuned(
-    index: Path, base: str, recipe: Recipe, limit: int | None
-) -> tuple[Adapter, TemplateFile]:
+def tuned(index: Path, trial: Trial) -> tuple[Adapter, TemplateFile]:
     """The newest adapter of an index, made and judged where there is none."""
-    job = jobs.TuneJob(index, base=base, limit=limit, recipe=recipe)
-    found = [adapter for adapter in adapters.list_adapters(index) if adapter.recipe == recipe]
+    job = jobs.TuneJob(
+        index, base=trial.base, prompt=trial.prompt, limit=trial.limit, recipe=trial.recipe
+    )
+    found = [each for each in adapters.list_adapters(index) if each.recipe == trial.recipe]
     if not found or found[-1].verdict is None:
         prepared = jobs.prepare(job, show)
         if not found:
@@ -230,16 +247,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("sets", nargs="*")
     parser.add_argument("--base", default="auto")
+    parser.add_argument("--prompt", help="a version of the prompts, or a file")
     parser.add_argument("--limit", type=int)
-    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--epochs", type=int, default=Recipe().epochs)
+    parser.add_argument("--batch", type=int, default=Recipe().batch)
+    parser.add_argument("--rate", type=float, default=Recipe().rate)
     parser.add_argument("--test", type=int, default=500)
     chosen = parser.parse_args()
+    recipe = Recipe(epochs=chosen.epochs, batch=chosen.batch, rate=chosen.rate)
+    trial = Trial(chosen.base, chosen.prompt, recipe, chosen.limit)
     for name in chosen.sets:
         sys.stderr.write(f"=== {name}\n")
-        recipe = Recipe(epochs=chosen.epochs)
-        found = measure(name, chosen.base, recipe, chosen.limit, chosen.test)
-        suffix = "" if chosen.base == "auto" else f".{Path(chosen.base).name}"
-        path = RESULTS / f"{name}{suffix}.json"
+        found = measure(name, trial, chosen.test)
+        path = RESULTS / f"{name}{trial.suffix}.json"
         path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     sys.stdout.write(table() + "\n")
 

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ from llmtagger.backends.hardware import available_memory, cpu_flags, has_fast_bf
 from llmtagger.backends.models import Model
 from llmtagger.backends.vllm_command import Plan, check_memory, plan_server
 from llmtagger.backends.vllm_log import explain, phase
+from llmtagger.backends.vllm_supervisor import POLL, REVIVALS, is_healthy
 from llmtagger.errors import EngineStartError, ModelMissing
 
 # A server of three generations, of which the younger two ignore every polite signal.
@@ -138,6 +140,25 @@ def test_a_server_lives_as_long_as_the_block(served: Callable[[], list[psutil.Pr
     assert vllm_process.status() == []
     assert not info.scratch.exists()
     assert said[-1] == "ready"
+
+
+def test_a_server_that_dies_is_started_again_until_it_has_died_too_often(
+    served: Callable[[], list[psutil.Process]], pids: Path
+) -> None:
+    with vllm_process.serving(MODEL, progress=quiet) as info:
+        for number in range(1, REVIVALS + 2):
+            wait_for(lambda: len(served()) == 3)
+            wait_for(lambda: is_healthy(info.url))
+            time.sleep(2 * POLL)  # so that its supervisor has seen it up
+            killed = served()
+            min(killed, key=lambda process: process.create_time()).kill()
+            wait_for(lambda: not set(killed) & set(served()))  # noqa: B023 - called at once
+            if number <= REVIVALS:
+                assert vllm_process.status() == [info]
+        wait_for(lambda: vllm_process.status() == [])
+        assert served() == []
+    said = info.log.read_text()
+    assert said.count("the server ended with -9; it is started again") == REVIVALS
 
 
 def test_an_error_in_the_block_ends_the_server_too(
@@ -278,6 +299,19 @@ def test_a_port_in_use_is_one_clear_message() -> None:
         ):
             pass
     assert "--port" in caught.value.hint
+
+
+def test_sockets_fit_below_a_folder_with_a_long_name(
+    served: Callable[[], list[psutil.Process]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = tmp_path / ("a" * 100)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    with vllm_process.serving(MODEL, progress=quiet) as info:
+        name = "34721a89-c876-4be3-801f-2aca1b60b1f9"
+        with socket.socket(socket.AF_UNIX) as end:
+            end.bind(str(info.scratch / name))
+    assert not info.scratch.exists()
 
 
 def test_a_server_that_dies_at_once_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:

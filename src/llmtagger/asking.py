@@ -76,7 +76,8 @@ class _OwnServer:
     @contextmanager
     def open(self, waiting: Waiting) -> Iterator[Asked]:
         from llmtagger.backends.vllm_client import VllmGenerator
-        from llmtagger.backends.vllm_process import serving
+        from llmtagger.backends.vllm_process import START_TIMEOUT, serving
+        from llmtagger.backends.vllm_state import supervisor_of
 
         model = self._model
         if self._tuned is not None:
@@ -90,6 +91,8 @@ class _OwnServer:
                 model=server.model,
                 concurrency=self._engine.concurrency,
                 timeout=self._engine.timeout,
+                patience=START_TIMEOUT,  # where it dies, it is started again
+                gone=lambda: supervisor_of(server) is None,
             )
             with _probed(generator) as asked:
                 yield asked

@@ -54,7 +54,7 @@ class VllmGenerator:
     """Answers prompts with one model on one or more servers.
 
     Seconds: an answer may take `timeout`, and so may the repetitions of one request where others
-    are answered; `patience` is how long all servers may be away.
+    are answered; `patience` is how long all servers may be away, unless they are `gone` for good.
 
     >>> with_two = VllmGenerator(["http://gpu1:8000", "http://gpu2:8000/v1"])
     """
@@ -67,11 +67,13 @@ class VllmGenerator:
         concurrency: int = 64,
         timeout: float = 300,
         patience: float = 60,
+        gone: Callable[[], bool] = lambda: False,
     ) -> None:
         self._closed = threading.Event()
         self._replicas = Replicas(endpoints, timeout, concurrency)
         self._timeout = timeout
         self._patience = patience
+        self._gone = gone
         self._concurrency = concurrency
         try:
             self._model = model or self._ask_model()
@@ -203,7 +205,7 @@ class VllmGenerator:
                 if proven:
                     raise _given_up(attempts, last) from last.cause
                 proven = self._is_well()
-            if now - began >= patience and not busy:
+            if not busy and (now - began >= patience or self._gone()):
                 raise self._unreachable(last, only) from last
             if replica is not None:
                 self._closed.wait(_pause(attempts))

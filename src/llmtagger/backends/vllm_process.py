@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -32,12 +31,12 @@ from llmtagger.backends.vllm_state import (
     supervisor_of,
     sweep,
 )
+from llmtagger.backends.vllm_supervisor import is_healthy
 from llmtagger.errors import EngineStartError
 
 __all__ = ["ServerInfo", "log_path", "serving", "start", "status", "stop"]
 
 Progress = Callable[[str, float], None]
-_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # loopback needs no proxy
 START_TIMEOUT = 600.0  # s; a large model from a cold disk takes minutes
 
 
@@ -103,12 +102,22 @@ def _launch(
     (state_dir() / "logs").mkdir(parents=True, exist_ok=True)
     with FileLock(state_dir() / "launch.lock"):
         port = _free_port(port)
-        scratch = Path(tempfile.mkdtemp(prefix="llmtagger-"))
+        scratch = _scratch()
         try:
             return _launch_at(model, port, lifeline, scratch)
         except BaseException:
             shutil.rmtree(scratch, ignore_errors=True)
             raise
+
+
+def _scratch() -> Path:
+    """A folder for the server's temporary files and sockets.
+
+    The path of a socket holds 107 bytes, of which vLLM takes 37 for its name.
+    """
+    parent = tempfile.gettempdir()
+    fits = len(os.fsencode(parent)) + len("/llmtagger-12345678") <= 107 - 37
+    return Path(tempfile.mkdtemp(prefix="llmtagger-", dir=parent if fits else "/tmp"))
 
 
 def _launch_at(
@@ -177,7 +186,7 @@ def _wait_until_healthy(
     info: ServerInfo, supervisor: subprocess.Popen[bytes] | None, progress: Progress
 ) -> None:
     begun = time.monotonic()
-    while not _is_healthy(info.url):
+    while not is_healthy(info.url):
         waited = time.monotonic() - begun
         if _has_ended(info, supervisor):
             raise explain(info.log, info.model)
@@ -195,14 +204,6 @@ def _has_ended(info: ServerInfo, supervisor: subprocess.Popen[bytes] | None) -> 
     if supervisor is not None:
         return supervisor.poll() is not None
     return supervisor_of(info) is None
-
-
-def _is_healthy(url: str) -> bool:
-    try:
-        with _DIRECT.open(f"{url}/health", timeout=2) as answer:
-            return bool(answer.status == 200)
-    except (OSError, ValueError):
-        return False
 
 
 def _wait_for_end(info: ServerInfo, supervisor: subprocess.Popen[bytes]) -> None:

@@ -2,20 +2,22 @@
 
     llmtagger ──lifeline (a pipe)── supervisor ── server ── engine ── worker
 
+A server that dies after it has been up is started again, three times in ten minutes at the most.
 Where llmtagger dies, even by SIGKILL, the pipe's end tells the supervisor. Where the supervisor
 dies, `vllm_main` in each of the server's processes notices. A supervisor without a lifeline
-(`llmtagger engine start`) runs until it is told to stop.
+(`llmtagger engine start`) runs until it is told to stop, or its server dies for good.
 
     python -m llmtagger.backends.vllm_supervisor STATE RECORD LIFELINE COMMAND...
 
 STATE is the file that says what runs, RECORD its content in JSON, with the scratch folder that is
-removed at the end; LIFELINE is the number of a file descriptor, or -1.
+removed at the end, and the URL; LIFELINE is the number of a file descriptor, or -1.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import http.client
 import json
 import os
 import select
@@ -24,6 +26,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
@@ -34,8 +37,10 @@ import psutil
 GRACE = 6.0  # s that the server has for an orderly end
 TRACKER_GRACE = 2.0  # s that Python's resource trackers have to give shared memory back
 POLL = 0.2  # s
+REVIVALS, WITHIN = 3, 600.0  # deaths in so many seconds, after which the next one is the last
 _PR_SET_CHILD_SUBREAPER = 36
 _PARENT = "LLMTAGGER_SUPERVISOR"  # the same as vllm_main.PARENT
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # loopback needs no proxy
 
 
 class Supervisor:
@@ -46,17 +51,33 @@ class Supervisor:
         self._record = record
         self._lifeline = lifeline
         self._stopped = False
+        self._deaths: list[float] = []  # when, by the monotonic clock
 
     def run(self, command: Sequence[str]) -> int:
-        """Runs the command until it ends, the lifeline breaks or a signal comes."""
+        """Runs the command until it ends for good, the lifeline breaks or a signal comes."""
         self._prepare()
         try:
-            child = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=self._environment())
-            while child.poll() is None and not self._must_stop():
-                pass
-            return end(child)
+            while True:
+                code, was_up = self._run_once(command)
+                if self._stopped or not was_up or not self._may_revive():
+                    return code
+                sys.stdout.write(f"llmtagger: the server ended with {code}; it is started again\n")
+                sys.stdout.flush()
         finally:
             self._clean_up()
+
+    def _run_once(self, command: Sequence[str]) -> tuple[int, bool]:
+        """The exit code, and whether the server has ever been up."""
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=self._environment())
+        was_up = False
+        while child.poll() is None and not self._must_stop():
+            was_up = was_up or is_healthy(self._record["url"])
+        return end(child), was_up
+
+    def _may_revive(self) -> bool:
+        now = time.monotonic()
+        self._deaths = [death for death in self._deaths if now - death < WITHIN] + [now]
+        return len(self._deaths) <= REVIVALS
 
     def _prepare(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -79,13 +100,23 @@ class Supervisor:
             time.sleep(POLL)
             return self._stopped
         readable, _, _ = select.select([self._lifeline], [], [], POLL)
-        return self._stopped or (bool(readable) and os.read(self._lifeline, 1) == b"")
+        self._stopped = self._stopped or (bool(readable) and os.read(self._lifeline, 1) == b"")
+        return self._stopped
 
     def _clean_up(self) -> None:
         shutil.rmtree(self._record["scratch"], ignore_errors=True)
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
             if json.loads(self._state.read_bytes())["pid"] == os.getpid():
                 self._state.unlink()
+
+
+def is_healthy(url: str) -> bool:
+    """Whether the server at `url` says that it is up; it has two seconds to say so."""
+    try:
+        with _DIRECT.open(f"{url}/health", timeout=2) as answer:
+            return bool(answer.status == 200)
+    except (OSError, ValueError, http.client.HTTPException):
+        return False
 
 
 def end(child: subprocess.Popen[bytes]) -> int:
