@@ -20,6 +20,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import psutil
+
 from llmtagger.backends.index_folder import CatalogueIndex, open_index
 from llmtagger.backends.models import resolve_model
 from llmtagger.backends.vllm_client import ServerMetrics, VllmGenerator
@@ -40,6 +42,7 @@ class Pass:
     name: str
     products: int
     seconds: float
+    cpu: float
     prompt_tokens: int
     completion_tokens: int
     hit_rate: float | None
@@ -48,7 +51,25 @@ class Pass:
         rate = f"{self.products / self.seconds:.2f} products/s"
         tokens = f"{(self.prompt_tokens + self.completion_tokens) / self.seconds:.0f} tokens/s"
         hits = "" if self.hit_rate is None else f", prefix cache {self.hit_rate:.1%}"
-        return f"{self.name}: {self.seconds:.1f} s, {rate}, {tokens}{hits}\n"
+        cpu = f"{1000 * self.cpu / self.products:.1f} ms of CPU each"
+        return f"{self.name}: {self.seconds:.1f} s, {rate}, {cpu}, {tokens}{hits}\n"
+
+
+class Clock:
+    """Seconds since it was made: by the wall, and of this process's CPU time and its children's."""
+
+    def __init__(self) -> None:
+        self._wall, self._cpu = time.monotonic(), cpu_seconds()
+
+    def read(self) -> tuple[float, float]:
+        return time.monotonic() - self._wall, cpu_seconds() - self._cpu
+
+
+def cpu_seconds() -> float:
+    """Of this process, and of the template workers that it has started."""
+    workers = psutil.Process().children()
+    of_workers = (each.cpu_times() for each in workers if "template_worker" in str(each.cmdline()))
+    return time.process_time() + sum(times.user + times.system for times in of_workers)
 
 
 def marked(template: TemplateFile, mark: str) -> TemplateFile:
@@ -68,7 +89,7 @@ def straight(
         constraint = answers.constraint(product, shortlist)
         if constraint is not None:
             ready.append((prompt, constraint))
-    before, begun = generator.metrics(), time.monotonic()
+    before, begun = generator.metrics(), Clock()
     with ThreadPoolExecutor(generator.concurrency) as pool:
         completions = list(pool.map(lambda each: generator.complete(*each), ready))
     return measured("straight", begun, completions, generator, before)
@@ -80,7 +101,7 @@ def tagged(
     tagger = build_tagger(index, template, Settings(), generator)
     completions = []
     with tempfile.TemporaryDirectory() as folder, Journal(Path(folder) / "j", {}) as journal:
-        before, begun = generator.metrics(), time.monotonic()
+        before, begun = generator.metrics(), Clock()
         for result in tagger.tag(products):
             journal.record(result)
             if result.completion:
@@ -90,16 +111,17 @@ def tagged(
 
 def measured(
     name: str,
-    begun: float,
+    begun: Clock,
     completions: list[Completion],
     generator: VllmGenerator,
     before: ServerMetrics,
 ) -> Pass:
-    seconds = time.monotonic() - begun
+    seconds, cpu = begun.read()
     return Pass(
         name,
         len(completions),
         seconds,
+        cpu,
         sum(c.prompt_tokens for c in completions),
         sum(c.completion_tokens for c in completions),
         generator.metrics().hit_rate(since=before),
