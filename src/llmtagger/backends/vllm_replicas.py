@@ -15,7 +15,7 @@ from llmtagger.backends.window import Window
 from llmtagger.errors import ConfigError
 
 if TYPE_CHECKING:
-    from openai import OpenAI
+    from httpx2 import Client
 
 FIRST_REST, LONGEST_REST = 1.0, 60.0  # s
 LONGEST_REST_OF_ALL = 5.0  # s; where no server is well, there is no better one to wait for
@@ -173,21 +173,17 @@ def _root(endpoint: str) -> str:
     return root
 
 
-def _client(root: str, key: str | None, timeout: float) -> OpenAI:
-    from openai import DefaultHttpxClient, OpenAI, Timeout
+def _client(root: str, key: str | None, timeout: float) -> Client:
+    from httpx2 import Client, Limits, Timeout
 
-    loopback = urlsplit(root).hostname in ("127.0.0.1", "localhost", "::1")
-    limits = Timeout(timeout, connect=5.0)
-    return OpenAI(
+    return Client(
         base_url=f"{root}/v1",
-        api_key=key or "none",
-        timeout=limits,
-        max_retries=0,  # retrying is the generator's, which knows the other replicas
-        http_client=DefaultHttpxClient(
-            timeout=limits,
-            trust_env=not loopback,
-            event_hooks={"response": [lambda response: _limit(response, timeout)]},
-        ),
+        headers={"authorization": f"Bearer {key}"} if key else {},
+        timeout=Timeout(timeout, connect=5.0),
+        limits=Limits(max_connections=None, max_keepalive_connections=None),
+        follow_redirects=True,
+        trust_env=urlsplit(root).hostname not in ("127.0.0.1", "localhost", "::1"),
+        event_hooks={"response": [lambda response: _limit(response, timeout)]},
     )
 
 
