@@ -22,6 +22,7 @@ from llmtagger.backends.index_writer import build
 from llmtagger.backends.models import resolve_model
 from llmtagger.catalog import read_catalog
 from llmtagger.cli import app
+from llmtagger.cli.label import likely
 from llmtagger.datatypes import Product
 from llmtagger.errors import CatalogError, TuningError
 from llmtagger.recipe import Recipe
@@ -124,10 +125,10 @@ def test_a_dry_run_counts_and_tunes_nothing(index: Path, base: Path) -> None:
     text = said(run("tune", "-i", index, "--base", base, "--dry-run", "--epochs", "3"))
     counts = {name: int(count) for count, name in re.findall(r"(\d+) ([a-z ]+)[,.]", text)}
     assert counts["train"] + counts["held out"] == 60
-    assert counts["replayed"] == 0
+    assert "replayed" not in counts
     assert re.search(r"[\d,]+ tokens, [\d,]+ of them to be learnt: about \d+ minutes", text)
     few = said(run("tune", "-i", index, "--base", base, "--dry-run", "--limit", "5"))
-    assert "Examples: 5 train, 0 replayed" in few
+    assert "Examples: 5 train, " in few
     assert adapters.list_adapters(index) == []
     assert said(run("adapter", "list", "-i", index)).startswith("No adapter yet: llmtagger tune")
 
@@ -330,4 +331,4 @@ def test_faulty_labels_are_told(tmp_path: Path) -> None:
     assert first.keys() == {"id", "title", "tag", "probability", "fault"}
     assert (first["id"], first["tag"], first["fault"]) == ("p20", "leather", "missing")
     text = said(run("label", "audit", "-i", tmp_path / "index", "-n", "1"))
-    assert f"p20 leather missing, but {first['probability']:.0%} likely" in text
+    assert f"p20 leather missing, but {likely(first['probability'])} likely" in text

@@ -106,12 +106,23 @@ def audit(
         table.add_row(
             f"[cyan]{escape(each.product.id)}[/]",
             f"[bold]{escape(each.tag)}[/]",
-            f"{says} {each.probability:.0%} likely",
+            f"{says} {likely(each.probability)} likely",
             f"[dim]{escape(each.product.title[:50])}[/]",
         )
     stderr().print(table if found else "No label stands out.")
     if len(found) > count:
         stderr().print(f"[dim]{len(found) - count} more: -n {len(found)}[/]")
+
+
+def likely(probability: float) -> str:
+    """A probability in whole percent; what is rounded to none or all is said to be near it.
+
+    >>> likely(0.004), likely(0.42), likely(0.999)
+    ('under 1%', '42%', 'over 99%')
+    """
+    if probability < 0.01:
+        return "under 1%"
+    return "over 99%" if probability > 0.99 else f"{probability:.0%}"
 
 
 def _print(record: dict[str, Any]) -> None:

@@ -70,7 +70,7 @@ class Examples:
         langs = Counter(example.lang or "unknown" for example in self.train)
         return {
             "train": len(self.train),
-            "replayed": self.replayed,
+            **({"replayed": self.replayed} if self.replayed else {}),
             "held out": len(self.held_out),
             "tags": sum(map(_size, answers)),
             "empty answers": sum(not answer for answer in answers),

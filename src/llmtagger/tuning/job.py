@@ -140,7 +140,7 @@ def _train(prepared: Prepared, trainer: Trainer, unfinished: Path, report: Repor
         recipe=prepared.recipe,
         versions={package: importlib.metadata.version(package) for package in _PACKAGES},
         counts=examples.counts(),
-        learnt=tuple(sorted(known | {example.product for example in examples.train})),
+        learnt=tuple(sorted(known | {each.product for each in trainer.tokens(examples.train)})),
         held_out=examples.held_out,
         weights=sha256(unfinished / adapters.WEIGHTS),
         config=sha256(unfinished / adapters.CONFIG),

@@ -34,10 +34,11 @@ _NOTHING = -100  # what torch's cross entropy does not count
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """An example as tokens; the last `answer` of them are to be learnt."""
+    """An example as tokens; the last `answer` of them are to be learnt about `product`."""
 
     ids: tuple[int, ...]
     answer: int
+    product: str
 
 
 @dataclass(slots=True)
@@ -116,7 +117,7 @@ class Trainer:
             answer = self._tokenizer(example.answer, add_special_tokens=False)["input_ids"]
             ids = (*asked, *answer, self._tokenizer.eos_token_id)
             if len(ids) <= self._recipe.longest:
-                found.append(Tokens(ids, len(answer) + 1))
+                found.append(Tokens(ids, len(answer) + 1, example.product))
         return found
 
     def estimate(self, examples: Sequence[Example]) -> Estimate:
