@@ -18,7 +18,8 @@ def open_array(path: Path, dtype: DTypeLike, shape: tuple[int | None, ...]) -> N
     None in `shape` admits any length.
     """
     try:
-        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        # As a plain array, which stays mapped: a `memmap` takes longer at each access.
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False).view(np.ndarray)
     except Exception as error:  # numpy's header reader lets any error of its parser through
         raise _damaged(path) from error
     fits = len(array.shape) == len(shape) and all(
