@@ -200,18 +200,19 @@ def test_no_bit_of_what_is_live_leads_to_another_adapter(copy: Path) -> None:
 def test_who_wants_the_live_adapter_is_told_of_the_damage(copy: Path, seed: int) -> None:
     path = copy / adapters.FOLDER / adapters.PROMOTED
     raw = path.read_bytes()
+    uses: list[Callable[[], object]] = [
+        lambda: _run(copy, "adapter", "list"),
+        lambda: _run(copy, "adapter", "promote", NAMES[1]),
+        lambda: _run(copy, "adapter", "revert"),
+        lambda: choose_adapter(TagJob("new.jsonl", copy, "tagged.jsonl")),
+    ]
     for what, damaged in all_damages(path, seed):
         if damaged.strip() == raw.strip():
             continue
         path.write_bytes(damaged)
         if _same(path, raw):
             continue
-        for use in (
-            lambda: _run(copy, "adapter", "list"),
-            lambda: _run(copy, "adapter", "promote", NAMES[1]),
-            lambda: _run(copy, "adapter", "revert"),
-            lambda: choose_adapter(TagJob("new.jsonl", copy, "tagged.jsonl")),
-        ):
+        for use in uses:
             with pytest.raises(TuningError) as refused:
                 use()
             assert "adapter promote" in refused.value.hint, what
