@@ -162,7 +162,7 @@ def shipped(tuned: Tuned, rank: int = 8) -> Tuned:
         seconds=made["seconds"],
         losses={"held_out": made["held_out"]},
     )
-    (folder / adapters.RECORD).write_text(record.model_dump_json(indent=1) + "\n", "utf-8")
+    adapters.write_adapter(Path(), record)
     return Tuned(adapters.GENERAL, folder, record.weights)
 
 

@@ -100,9 +100,7 @@ def test_a_plain_name_is_a_folder_of_the_index(index: Path, name: str) -> None:
 def test_an_adapter_that_is_not_there_is_named(index: Path, put: Put) -> None:
     put("here")
     (index / "adapters" / "empty").mkdir()
-    put("bare")
-    (index / "adapters" / "bare" / adapters.WEIGHTS).unlink()
-    for name in ("gone", "empty", "bare"):
+    for name in ("gone", "empty"):
         with pytest.raises(TuningError, match=f"has no adapter '{name}'") as refused:
             adapters.read_adapter(index, name)
         assert "adapter list" in refused.value.hint
@@ -129,6 +127,10 @@ def less_weights(folder: Path) -> None:
     os.truncate(folder / adapters.WEIGHTS, 3)
 
 
+def no_weights(folder: Path) -> None:
+    (folder / adapters.WEIGHTS).unlink()
+
+
 def a_folder_as_record(folder: Path) -> None:
     (folder / adapters.RECORD).unlink()
     (folder / adapters.RECORD).mkdir()
@@ -146,6 +148,8 @@ def a_folder_as_record(folder: Path) -> None:
         pytest.param(edited(format=2), "of another format", id="format"),
         pytest.param(other_weights, "weights are not those", id="weights"),
         pytest.param(less_weights, "weights are not those", id="cut weights"),
+        pytest.param(no_weights, "No such file", id="no weights"),
+        pytest.param(edited(seconds=2.5), "has been altered", id="altered"),
         pytest.param(edited(weights="0" * 64), "weights are not those", id="digest"),
     ],
 )

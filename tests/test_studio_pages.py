@@ -23,7 +23,7 @@ from llmtagger.backends.template_worker import TemplateWorker
 from llmtagger.datatypes import Product
 from llmtagger.evaluation.trials import Cell, Shown, cell_record
 from llmtagger.marks import State
-from llmtagger.studio.server import _routes
+from llmtagger.studio.server import _is_unforeseen, _routes
 from llmtagger.studio.words import _ZH
 from llmtagger.studio.workspace import Workspace
 from llmtagger.templates import find_template
@@ -136,6 +136,32 @@ def test_every_page_is_drawn(workspace: Workspace, path: str, seen: list[str]) -
             await user.should_see(text, retries=30)
 
     visit(workspace, walk)
+
+
+def test_what_cannot_be_read_is_told_of_on_the_page(
+    workspace: Workspace, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In place of it, or over it; a traceback would tell nobody what to do."""
+
+    async def walk(user: User) -> None:
+        await user.open("/")
+        await user.open("/verdict")
+        workspace.shelf.close()
+        user.find("language").click()
+        for _ in range(40):
+            if user.notify.messages:
+                break
+            await asyncio.sleep(0.05)
+        assert "delete that file" in user.notify.messages[-1]
+        answer = await user.http_client.get("/")
+        assert answer.status_code == 500
+        assert "studio-views.sqlite cannot be used" in answer.text
+        assert "delete that file" in answer.text
+
+    visit(workspace, walk)
+    logged = [record for record in caplog.records if record.exc_info]
+    assert logged
+    assert not any(map(_is_unforeseen, logged))
 
 
 def rows(user: User) -> list[str]:

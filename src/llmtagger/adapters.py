@@ -9,14 +9,19 @@ The adapter called `general` comes with llmtagger and serves any index of closed
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
+from llmtagger.calibration import Calibration, read_calibration
 from llmtagger.errors import TuningError
 from llmtagger.hashing import sha256
 from llmtagger.recipe import Recipe
@@ -30,6 +35,7 @@ WEIGHTS, CONFIG, RECORD, PROMOTED = (
 )
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _FORMAT = 1
+_CHECKSUM = "checksum"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +49,40 @@ class Tuned:
 
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class _Kept(_Record):
+    """What has a file of its own, with a checksum; earlier versions wrote none."""
+
+    def write(self, path: Path) -> None:
+        """Write it in one step."""
+        fields = self.model_dump(mode="json")
+        text = json.dumps(fields | {_CHECKSUM: _checksum(fields)}, ensure_ascii=False, indent=1)
+        part = path.with_suffix(".part")
+        try:
+            part.write_text(text + "\n", encoding="utf-8")
+            part.replace(path)
+        except OSError as error:
+            with suppress(OSError):
+                part.unlink()
+            raise TuningError(
+                f"cannot write {path}: {error.strerror}",
+                hint="check that its folder is writable and has room, then try again",
+            ) from error
+
+    @classmethod
+    def read(cls, path: Path) -> tuple[Self, bool]:
+        """What is kept there, and whether it is what was written; `ValueError` where it is none."""
+        try:
+            fields = json.loads(path.read_bytes())
+            stated = fields.pop(_CHECKSUM, None)
+        except (TypeError, AttributeError, RecursionError) as error:
+            raise ValueError("no JSON object") from error
+        return cls.model_validate(fields), stated in (None, _checksum(fields))
+
+
+def _checksum(fields: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
 class Verdict(_Record):
@@ -68,7 +108,7 @@ class Verdict(_Record):
         return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
-class Adapter(_Record):
+class Adapter(_Kept):
     """How an adapter was made. `base` and `template` must be the same where it is used.
 
     `learnt` are the ids of the products that it was tuned on, its parents' included, `held_out`
@@ -99,7 +139,7 @@ class Adapter(_Record):
     verdict: Verdict | None = None
 
 
-class Promotions(_Record):
+class Promotions(_Kept):
     """The names that were live, oldest first; None stands for no adapter."""
 
     names: tuple[str | None, ...] = Field((None,), min_length=1)
@@ -125,7 +165,7 @@ def folder_of(index: Path, name: str) -> Path:
 def new_name(index: Path) -> str:
     """A name that no adapter of the index has: the day and a number."""
     day = f"{datetime.now(UTC):%Y-%m-%d}"
-    taken = {adapter.name for adapter in list_adapters(index)}
+    taken = {path.parent.name for path in _records(index)}  # one that is damaged has its name, too
     return next(name for n in range(1, len(taken) + 2) if (name := f"{day}.{n}") not in taken)
 
 
@@ -133,48 +173,69 @@ def list_adapters(index: Path) -> list[Adapter]:
     """All finished adapters, oldest first; `TuningError` where there is no such folder."""
     if not index.is_dir():
         raise TuningError(f"there is no index {index}", hint="llmtagger index build makes one")
-    records = sorted((index / FOLDER).glob(f"*/{RECORD}"))
-    found = [read_adapter(index, path.parent.name) for path in records]
+    found = [read_adapter(index, path.parent.name) for path in _records(index)]
     return sorted(found, key=lambda adapter: (adapter.created, adapter.name))
 
 
+def _records(index: Path) -> list[Path]:
+    return sorted((index / FOLDER).glob(f"*/{RECORD}"))
+
+
 def read_adapter(index: Path, name: str) -> Adapter:
-    """An adapter's record; `TuningError` where there is none or its weights are others."""
+    """An adapter's record; `TuningError` where there is none, or where a file of it was altered."""
     folder = folder_of(index, name)
     try:
-        adapter = Adapter.model_validate_json((folder / RECORD).read_bytes())
-        digest = sha256(folder / WEIGHTS)
-        config = sha256(folder / CONFIG) if adapter.config else None
+        adapter, whole = Adapter.read(folder / RECORD)
     except FileNotFoundError as error:
         raise TuningError(
-            f"{index} has no adapter {name!r}", hint="`llmtagger adapter list` shows what there is"
+            f"{index} has no adapter {name!r}",
+            hint="`llmtagger adapter list` shows what there is; if it was live, go back with "
+            "`llmtagger adapter revert`",
         ) from error
-    except (OSError, ValidationError) as error:
+    except (OSError, ValueError) as error:
         raise _damaged(folder, "its record cannot be read") from error
     if adapter.name != name or adapter.format != _FORMAT:
         raise _damaged(folder, "its record is about another adapter or of another format")
+    try:
+        digest = sha256(folder / WEIGHTS)
+        config = sha256(folder / CONFIG) if adapter.config else None
+    except OSError as error:
+        raise _damaged(folder, f"{error.filename}: {error.strerror}") from error
     if digest != adapter.weights:
         raise _damaged(folder, "its weights are not those that were written")
     if config != adapter.config:
         raise _damaged(folder, f"{CONFIG} is not what was written")
+    if not whole:
+        raise _damaged(folder, "its record has been altered")
     return adapter
 
 
 def write_adapter(index: Path, adapter: Adapter) -> None:
     """Write the record, in one step; from then on the adapter counts as finished."""
-    path = folder_of(index, adapter.name) / RECORD
-    _replace(path, adapter.model_dump_json(indent=1))
+    adapter.write(folder_of(index, adapter.name) / RECORD)
+
+
+def read_scorer(index: Path, name: str) -> Calibration | None:
+    """The scorer that was fitted to an adapter's answers; None where there is none.
+
+    Raises `IndexDamaged` where it cannot be read.
+    """
+    remedy = f"write it again with `llmtagger adapter judge {name}`"
+    return read_calibration(folder_of(index, name), remedy)
 
 
 def promotions(index: Path) -> Promotions:
     """What is live and what was."""
     path = index / FOLDER / PROMOTED
     try:
-        return Promotions.model_validate_json(path.read_bytes())
+        found, whole = Promotions.read(path)
     except FileNotFoundError:
         return Promotions()
-    except (OSError, ValidationError) as error:
-        raise _damaged(path, "it cannot be read") from error
+    except (OSError, ValueError) as error:
+        raise _lost(path, "it cannot be read") from error
+    if not whole:
+        raise _lost(path, "it has been altered")
+    return found
 
 
 def live(index: Path) -> str:
@@ -251,16 +312,20 @@ def served(index: Path, adapter: Adapter) -> Tuned:
 
 def _write_promotions(index: Path, names: Sequence[str | None]) -> None:
     (index / FOLDER).mkdir(exist_ok=True)
-    _replace(index / FOLDER / PROMOTED, Promotions(names=tuple(names)).model_dump_json())
+    Promotions(names=tuple(names)).write(index / FOLDER / PROMOTED)
 
 
-def _replace(path: Path, text: str) -> None:
-    part = path.with_suffix(".part")
-    part.write_text(text + "\n", encoding="utf-8")
-    part.replace(path)
-
-
-def _damaged(path: Path, why: str) -> TuningError:
+def _lost(path: Path, why: str) -> TuningError:
     return TuningError(
-        f"{path} cannot be used: {why}", hint="remove that folder, or tune again: llmtagger tune"
+        f"{path} cannot be used: {why}",
+        hint="remove that file: no adapter is live then, until `llmtagger adapter promote NAME`",
+    )
+
+
+def _damaged(folder: Path, why: str) -> TuningError:
+    remedy = "remove that folder, and tune again: llmtagger tune"
+    if folder == _SHIPPED:
+        remedy = "install llmtagger again"
+    return TuningError(
+        f"{folder} cannot be used: {why}", hint=f"{remedy}; meanwhile: tag --adapter none"
     )

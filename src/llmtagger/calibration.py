@@ -13,6 +13,7 @@ from llmtagger.errors import IndexDamaged
 FILE, PART = "scorer.json", "scorer.part"  # PART is being written
 FORMAT = 1
 _CHECKSUM = "checksum"
+_REMEDY = "write it again with `llmtagger calibrate`"
 
 
 class _Record(BaseModel):
@@ -103,34 +104,32 @@ class Calibration(_Record):
         return path
 
 
-def read_calibration(directory: Path) -> Calibration | None:
+def read_calibration(directory: Path, remedy: str = _REMEDY) -> Calibration | None:
     """The index's learned scorer; None where there is none yet.
 
-    Raises `IndexDamaged` where the file cannot be read.
+    Raises `IndexDamaged` with the `remedy` where the file cannot be read.
     """
     path = directory / FILE
+
+    def damaged(why: str) -> IndexDamaged:
+        return IndexDamaged(f"{path} cannot be used ({why})", hint=remedy)
+
     try:
         text = path.read_bytes()
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise _damaged(path, error.strerror or "unreadable") from error
+        raise damaged(error.strerror or "unreadable") from error
     try:
         record = json.loads(text)
         stated = record.pop(_CHECKSUM, None)  # earlier versions wrote none
         calibration = Calibration.model_validate(record)
     except ValidationError as error:
-        raise _damaged(path, f"{error.error_count()} faults") from error
+        raise damaged(f"{error.error_count()} faults") from error
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise _damaged(path, "no JSON object") from error
+        raise damaged("no JSON object") from error
     if calibration.format != FORMAT:
-        raise _damaged(path, f"format {calibration.format}, not {FORMAT}")
+        raise damaged(f"format {calibration.format}, not {FORMAT}")
     if stated not in (None, calibration._checksum):
-        raise _damaged(path, "it has been altered")
+        raise damaged("it has been altered")
     return calibration
-
-
-def _damaged(path: Path, why: str) -> IndexDamaged:
-    return IndexDamaged(
-        f"{path} cannot be used ({why})", hint="write it again with `llmtagger calibrate`"
-    )

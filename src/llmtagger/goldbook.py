@@ -1,16 +1,18 @@
 """Tags that people gave by hand: an SQLite file beside an index's snapshots.
 
 Any number of processes and threads may write at once. Every write is one small transaction about
-one product, so that none undoes what another one has just said of something else.
+one product, so that none undoes what another one has just said of something else. All that is held
+about a product has a checksum, so that a damaged file gives no wrong gold.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -33,7 +35,10 @@ FILES = tuple(  # both with what SQLite lays beside them
 PATIENCE = 30.0  # seconds that a write waits for others
 
 _APPLICATION = 0x6C74676F  # "ltgo", in the file's header: says whose file it is
-_FORMAT = 1
+_FORMAT = 2  # 1 had no seals
+_SEALS = (
+    "CREATE TABLE seals (product_id TEXT PRIMARY KEY, checksum TEXT NOT NULL) STRICT, WITHOUT ROWID"
+)
 _SCHEMA = (
     """CREATE TABLE products (
         place INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, record TEXT NOT NULL,
@@ -49,8 +54,17 @@ _SCHEMA = (
         product_id TEXT NOT NULL, version TEXT NOT NULL, stars INTEGER, comment TEXT NOT NULL,
         author TEXT NOT NULL, at TEXT NOT NULL, PRIMARY KEY (product_id, version)
     ) STRICT, WITHOUT ROWID""",
+    _SEALS,
 )
-_TABLES = {"products", "marks", "ratings", "sqlite_sequence"}
+_TABLES = {
+    1: {"products", "marks", "ratings", "sqlite_sequence"},
+    2: {"products", "marks", "ratings", "seals", "sqlite_sequence"},
+}
+_HELD = (  # all about a product
+    "SELECT * FROM products WHERE id = ?",
+    "SELECT * FROM marks WHERE product_id = ? ORDER BY place",
+    "SELECT * FROM ratings WHERE product_id = ? ORDER BY version",
+)
 _PRODUCT = TypeAdapter(Product)
 
 
@@ -111,19 +125,61 @@ class GoldBook:
                 self._connection.execute(f"PRAGMA user_version = {_FORMAT}")
             else:
                 self._check(application, written, held)
+                if written == 1:
+                    self._seal_all()
         self._write_ahead()
 
     def _check(self, application: int, written: int, held: set[str]) -> None:
         automatic = {name for name in held if name.startswith("sqlite_autoindex_")}
-        if application != _APPLICATION or (written == _FORMAT and held - automatic != _TABLES):
+        tables = _TABLES.get(written)
+        if application != _APPLICATION or tables not in (None, held - automatic):
             raise GoldError(
                 f"{self._path} is no gold book", hint="move it away: a new one is made in its place"
             )
-        if written != _FORMAT:
+        if tables is None:
             raise GoldError(
                 f"{self._path} has the format {written}, this llmtagger writes {_FORMAT}",
                 hint="use the llmtagger that wrote it, or a newer one",
             )
+
+    def _seal_all(self) -> None:
+        """Bring a book of the format 1 to the one of now."""
+        self._connection.execute(_SEALS)
+        for (id,) in self._all("SELECT id FROM products"):
+            self._seal(id, self._checksum(id))
+        self._connection.execute(f"PRAGMA user_version = {_FORMAT}")
+
+    def _seal(self, id: str, checksum: str) -> None:
+        self._connection.execute("REPLACE INTO seals VALUES (?, ?)", (id, checksum))
+
+    def _checksum(self, id: str) -> str:
+        return _digest(self._connection.execute(query, (id,)).fetchall() for query in _HELD)
+
+    def _checked(self, id: str) -> str:
+        """The checksum of what is held about a product, which is the one that was written."""
+        row = self._connection.execute(
+            "SELECT checksum FROM seals WHERE product_id = ?", (id,)
+        ).fetchone()
+        found = self._checksum(id)
+        if found != (row[0] if row else _NOTHING):
+            raise self._damaged(f"what it holds about the product {id!r} has been altered")
+        return found
+
+    @contextmanager
+    def _writing(self, id: str) -> Iterator[None]:
+        """A transaction that changes what is held about one product."""
+        with self._transaction("IMMEDIATE"):
+            before = self._checked(id)
+            yield
+            if (now := self._checksum(id)) != before:
+                self._seal(id, now)
+
+    @contextmanager
+    def _reading(self, id: str) -> Iterator[None]:
+        """A transaction that reads what is held about one product."""
+        with self._transaction("DEFERRED"):
+            self._checked(id)
+            yield
 
     def _write_ahead(self) -> None:
         """Readers and the one writer do not wait for each other from here on.
@@ -156,7 +212,7 @@ class GoldBook:
         if not all(normalise(tag) for tag, _ in marks):
             raise GoldError("a tag without a visible character", hint="give the tag a name")
         at, author, id = _now(), clean(author), clean(product.id)
-        with self._transaction("IMMEDIATE"):
+        with self._writing(id):
             self._store(product, author, at)
             self._connection.executemany(
                 "REPLACE INTO marks (product_id, tag, is_right, author, at) VALUES (?, ?, ?, ?, ?)",
@@ -170,7 +226,7 @@ class GoldBook:
     def unmark(self, product_id: str, tag: str) -> None:
         """Take a mark back, if there is one; its product is then open again."""
         id = clean(product_id)
-        with self._transaction("IMMEDIATE"):
+        with self._writing(id):
             gone = self._connection.execute(
                 "DELETE FROM marks WHERE product_id = ? AND tag = ?", (id, clean(tag.strip()))
             )
@@ -186,12 +242,12 @@ class GoldBook:
         """Rate a prompt version's tags for a product; the last word counts. No state changes."""
         if stars is not None and not 1 <= stars <= 5:
             raise GoldError(f"{stars} stars", hint="give 1 to 5 stars, or none")
-        at, author = _now(), clean(author)
-        with self._transaction("IMMEDIATE"):
+        at, author, id = _now(), clean(author), clean(product.id)
+        with self._writing(id):
             self._store(product, author, at)
             self._connection.execute(
                 "REPLACE INTO ratings VALUES (?, ?, ?, ?, ?, ?)",
-                (clean(product.id), clean(version), stars, clean(comment), author, at),
+                (id, clean(version), stars, clean(comment), author, at),
             )
 
     def add(self, product: Product, author: str) -> None:
@@ -214,7 +270,7 @@ class GoldBook:
         self, product_id: str, state: State, author: str, revision: int | None
     ) -> bool:
         id = clean(product_id)
-        with self._transaction("IMMEDIATE"):
+        with self._writing(id):
             row = self._connection.execute(
                 "SELECT revision FROM products WHERE id = ?", (id,)
             ).fetchone()
@@ -230,16 +286,25 @@ class GoldBook:
 
     def marks(self, product_id: str) -> tuple[Mark, ...]:
         """The marks of a product in the order in which they were made."""
+        id = clean(product_id)
+        with self._reading(id):
+            return self._marks(id)
+
+    def _marks(self, id: str) -> tuple[Mark, ...]:
         rows = self._all(
             "SELECT product_id, tag, is_right, author, at FROM marks WHERE product_id = ? "
             "ORDER BY place",
-            clean(product_id),
+            id,
         )
         return tuple(Mark(id, tag, bool(right), author, at) for id, tag, right, author, at in rows)
 
     def ratings(self) -> tuple[Rating, ...]:
         """All ratings, by product and version."""
-        return self._ratings("TRUE")
+        with self._transaction("DEFERRED"):
+            found = self._ratings("TRUE")
+            for id in {rating.product_id for rating in found}:
+                self._checked(id)
+            return found
 
     def _ratings(self, which: str, *values: str) -> tuple[Rating, ...]:
         rows = self._all(
@@ -251,8 +316,9 @@ class GoldBook:
 
     def state(self, product_id: str) -> State:
         """The product's state; one that the book does not know is open."""
-        with self._usable(), self._lock:
-            return self._state(clean(product_id))
+        id = clean(product_id)
+        with self._reading(id):
+            return self._state(id)
 
     def gold(self, product: Product, vocabulary: Vocabulary) -> tuple[str, ...]:
         """The product's own tags and those marked right, less those marked wrong.
@@ -265,7 +331,7 @@ class GoldBook:
     def entry(self, product_id: str) -> Entry | None:
         """All about one product, as it was at one moment; None where the book does not know it."""
         id = clean(product_id)
-        with self._transaction("DEFERRED"):
+        with self._reading(id):
             row = self._connection.execute(
                 "SELECT record, state, revision, author, at FROM products WHERE id = ?", (id,)
             ).fetchone()
@@ -273,12 +339,16 @@ class GoldBook:
                 return None
             record, state, revision, author, at = row
             product = self._product(record)
-            marks, ratings = self.marks(id), self._ratings("product_id = ?", id)
+            marks, ratings = self._marks(id), self._ratings("product_id = ?", id)
             return Entry(product, marks, ratings, State(state), revision, author, at)
 
     def entries(self) -> Iterator[Entry]:
         """Every product, in the order in which the book came to know them."""
-        for (id,) in self._all("SELECT id FROM products ORDER BY place"):
+        with self._transaction("DEFERRED"):
+            ids = [id for (id,) in self._all("SELECT id FROM products ORDER BY place")]
+            if {id for (id,) in self._all("SELECT product_id FROM seals")} != set(ids):
+                raise self._damaged("a product is missing")
+        for id in ids:
             entry = self.entry(id)
             if entry is not None:
                 yield entry
@@ -357,8 +427,8 @@ class GoldBook:
     def _damaged(self, reason: object) -> GoldError:
         return GoldError(
             f"the gold book {self._path} cannot be used: {reason}",
-            hint="check that its folder is there and writable; if so, the file is damaged: "
-            "bring back a copy, or move it away and import your last export",
+            hint="check that its folder is there, writable and has room; if so, the file is "
+            "damaged: bring back a copy, or move it away and import your last export",
         )
 
 
@@ -372,6 +442,14 @@ def _record(product: Product) -> str:
     Values of `extra` that JSON does not know become texts.
     """
     return clean(json.dumps(asdict(product), ensure_ascii=False, default=str))
+
+
+def _digest(held: Iterable[Sequence[tuple[Any, ...]]]) -> str:
+    text = json.dumps(list(held), default=repr)  # a damaged value may be bytes
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+_NOTHING = _digest([[] for _ in _HELD])  # what is held about an unknown product
 
 
 def _now() -> str:

@@ -205,8 +205,7 @@ def _run(job: TagJob, products: Input, reporter: Reporter) -> RunSummary:
     }
     settings = {"settings": job.settings.fingerprint}
     plan = scoring_plan(
-        (adapter and read_calibration(adapters.folder_of(job.index, adapter.name)))
-        or read_calibration(job.index),
+        (adapter and adapters.read_scorer(job.index, adapter.name)) or read_calibration(job.index),
         identity | settings,
         job.settings.scoring,
         mode=job.llm,

@@ -7,12 +7,13 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from tests.torture.damaging import MARK
 
 from llmtagger.backends.encoders import load_encoder
 from llmtagger.backends.index_writer import build
@@ -32,6 +33,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         assert mark is not None, "say how many: @pytest.mark.seeds(short=1, long=10)"
         form = "long" if metafunc.config.getoption("--torture") else "short"
         metafunc.parametrize("seed", range(mark.kwargs[form]))
+
+
+@pytest.fixture
+def nothing_is_unpickled() -> Iterator[None]:
+    """Whatever a file holds."""
+    yield
+    unpickled = MARK.exists()
+    if unpickled:
+        MARK.rmdir()
+    assert not unpickled
 
 
 def catalogue() -> list[Product]:

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
-import random
 import shutil
 import sqlite3
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 from tests.torture.conftest import catalogue
+from tests.torture.damaging import MARK, Payload, damages, pickled
 
 from llmtagger.backends.encoders import load_encoder
 from llmtagger.backends.fakes import FakeGenerator
@@ -42,24 +38,7 @@ from llmtagger.evaluation.answers import KeptAnswers
 from llmtagger.runs import Journal
 from llmtagger.vocabulary import Vocabulary
 
-MARK = Path(tempfile.gettempdir()) / f"llmtagger-unpickled-{os.getpid()}"
-
-
-class Payload:
-    """Makes a folder when it is unpickled."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, (str(MARK),)
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_unpickled() -> Iterator[None]:
-    """Whatever a file holds."""
-    yield
-    unpickled = MARK.exists()
-    if unpickled:
-        MARK.rmdir()
-    assert not unpickled
+pytestmark = pytest.mark.usefixtures("nothing_is_unpickled")
 
 
 def test_the_payload_would_be_noticed() -> None:
@@ -75,29 +54,6 @@ def remedy(read: Callable[[Path], int], path: Path) -> str | None:
     except RunError as error:
         return error.hint
     return None
-
-
-def pickled(path: Path) -> bytes:
-    """A payload in the form that a reader of such a file might be made to load."""
-    if path.suffix == ".npy":
-        with path.with_suffix(".made").open("wb") as file:
-            np.save(file, np.array([Payload()], dtype=object), allow_pickle=True)
-        raw = path.with_suffix(".made").read_bytes()
-        path.with_suffix(".made").unlink()
-        return raw
-    return pickle.dumps(Payload())
-
-
-def damages(raw: bytes, seed: int) -> Iterator[tuple[str, bytes]]:
-    """A cut and a flipped bit, at places that the seed decides."""
-    dice = random.Random(f"{seed} {len(raw)}")
-    if raw:
-        length = (0, len(raw) - 1, len(raw) // 2)[seed] if seed < 3 else dice.randrange(len(raw))
-        yield f"cut to {length}", raw[:length]
-        flipped = bytearray(raw)
-        place = dice.randrange(len(raw))
-        flipped[place] ^= 1 << dice.randrange(8)
-        yield f"bit {place}", bytes(flipped)
 
 
 @pytest.fixture(scope="module", params=["flat", "hnsw"])

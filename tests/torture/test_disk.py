@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from tests.torture.conftest import Command, write_products
 from tests.torture.fake_server import FakeServer
 
+from llmtagger import tagging
 from llmtagger.backends.index_writer import add, remove
-from llmtagger.datatypes import Product
+from llmtagger.datatypes import Product, TaggedProduct
+from llmtagger.errors import CatalogError
+from llmtagger.tagging import TagJob
 
 PRODUCTS = 60
+LIMIT = 40_000  # bytes: less than an output of those, more than a journal takes to be opened
 OWN_MOUNTS = ["unshare", "--mount"]
 
 needs_mounts = pytest.mark.skipif(
@@ -89,6 +97,139 @@ def test_a_full_disk_is_named_and_the_run_goes_on(tmp_path: Path, index: Path) -
     whole.output.write_bytes((places["SAID"] / "tagged.jsonl").read_bytes())
     assert whole.content() == expected
     assert set(said["files"].split()) == {"new.jsonl", "tagged.jsonl", "tagged.jsonl.journal"}
+
+
+# Tags without a server, then once more without the output, first with 96 KB of room, then with all.
+FULL_AT_THE_END = """
+set -u
+mount -t tmpfs -o size=20m tmpfs "$DISK" && cp "$FROM"/* "$DISK"
+"$@" > "$SAID/before" 2>&1 && mv "$DISK"/tagged.jsonl "$SAID/expected"
+room=$(($(df -k "$DISK" | awk 'END { print $4 }') - 96))
+dd if=/dev/zero of="$DISK/filler" bs=1k count=$room 2> /dev/null
+"$@" > "$SAID/first" 2>&1
+echo $? > "$SAID/code"
+rm "$DISK/filler"
+ls -A "$DISK" > "$SAID/left"
+"$@" > "$SAID/second" 2>&1 && cp "$DISK"/tagged.jsonl "$SAID"
+"""
+
+
+@needs_mounts
+def test_a_disk_that_is_full_when_the_output_is_written(tmp_path: Path, index: Path) -> None:
+    places = {name: tmp_path / name.lower() for name in ("DISK", "FROM", "SAID")}
+    for place in places.values():
+        place.mkdir()
+    write_products(places["FROM"] / "new.jsonl", PRODUCTS)
+    line = _line(places["DISK"], index, "http://127.0.0.1:9/v1", places["DISK"] / "tagged.jsonl")
+    _mounted(FULL_AT_THE_END, [*line, "--llm", "never"], **places)
+    said = {path.name: path.read_text("utf-8") for path in places["SAID"].iterdir()}
+    assert said["code"] == "1\n", said
+    told = " ".join(said["first"].split())
+    assert "tagged.jsonl: No space left on device" in told
+    assert "has room, then try again" in told
+    assert "Traceback" not in told
+    assert set(said["left"].split()) == {"new.jsonl", "tagged.jsonl.journal"}
+    assert f"Going on after {PRODUCTS} of {PRODUCTS} products" in said["second"]
+    assert said["tagged.jsonl"] == said["expected"]
+
+
+class Silent:
+    """Watches a run and says nothing."""
+
+    def waiting(self, message: str, seconds: float) -> None:
+        pass
+
+    def started(self, total: int, done: int) -> None:
+        pass
+
+    def finished_one(self, tagged: TaggedProduct) -> None:
+        pass
+
+
+@contextmanager
+def _no_file_longer_than(size: int) -> Iterator[None]:
+    """What a quota is to a program, and a full disk at some point of a file."""
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, most))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+
+
+def _shop(folder: Path, source: Path) -> Path:
+    """The products as a Shopify export."""
+    path = folder / "shop.csv"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["Handle", "Title", "Body (HTML)", "Vendor", "Tags", "Published"])
+        for line in source.read_text("utf-8").splitlines():
+            record = json.loads(line)
+            writer.writerow([record["id"], record["title"], "x" * 1000, "", "", "TRUE"])
+    return path
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["new", "replaced"])
+@pytest.mark.parametrize("name", ["out.jsonl", "out.csv", "out.tsv", "out.parquet", "shop"])
+def test_an_output_without_room_appears_whole_or_not_at_all(
+    tmp_path: Path, index: Path, name: str, old: bool
+) -> None:
+    source = tmp_path / "new.jsonl"
+    write_products(source, PRODUCTS)
+    if name == "shop":
+        source, name = _shop(tmp_path, source), "out.csv"
+    output = tmp_path / "out" / name
+    job = TagJob(str(source), index, str(output), llm="never")
+    tagging.run(job, Silent())
+    expected, files = output.read_bytes(), {path.name for path in output.parent.iterdir()}
+    assert len(expected) > LIMIT
+    if not old:
+        output.unlink()
+    with _no_file_longer_than(LIMIT), pytest.raises(CatalogError) as refused:
+        tagging.run(job, Silent())
+    assert "File too large" in refused.value.message
+    assert str(output) in refused.value.message or tempfile.gettempdir() in refused.value.message
+    assert "make room" in refused.value.hint or "has room" in refused.value.hint
+    assert output.exists() is old
+    assert {path.name for path in output.parent.iterdir()} == files - (set() if old else {name})
+    assert tagging.run(job, Silent()).resumed == PRODUCTS
+    assert output.read_bytes() == expected
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+@pytest.mark.parametrize("name", ["out.jsonl", "out.csv", "out.parquet"])
+def test_every_format_names_a_full_device(tmp_path: Path, index: Path, name: str) -> None:
+    write_products(tmp_path / "new.jsonl", 20)
+    output = tmp_path / name
+    output.symlink_to("/dev/full")
+    job = TagJob(str(tmp_path / "new.jsonl"), index, str(output), llm="never")
+    with pytest.raises(CatalogError, match="No space left on device") as refused:
+        tagging.run(job, Silent())
+    assert "/dev/full" in refused.value.message
+    output.unlink()
+    assert tagging.run(job, Silent()).resumed == 20
+    assert output.is_file()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+def test_a_standard_output_without_room_is_told_of(tmp_path: Path, index: Path) -> None:
+    write_products(tmp_path / "new.jsonl", PRODUCTS)
+    line = _line(tmp_path, index, "http://127.0.0.1:9/v1", Path("-"))
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [*line, "--llm", "never"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=250,
+        )
+    said = " ".join(done.stderr.split())
+    assert done.returncode == 1, said
+    assert "cannot write to the standard output: No space left on device" in said
+    assert "then try again" in said
+    assert "Traceback" not in said
+    assert "Exception ignored" not in said
 
 
 def test_a_quota_is_named_and_the_run_goes_on(tmp_path: Path, index: Path) -> None:

@@ -6,6 +6,7 @@ llmtagger.backends.tuned_model BASE ADAPTER FOLDER` merges, so that torch has a 
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -21,7 +22,9 @@ from llmtagger.backends.folders import cache_dir
 from llmtagger.backends.hardware import has_cuda
 from llmtagger.backends.models import Model
 from llmtagger.errors import TuningError
+from llmtagger.hashing import sha256
 
+_CHECKSUMS = "checksums.json"  # of all other files in a merged model's folder
 _KEPT = 4  # merged models in the cache; the one that was not used for longest goes first
 
 
@@ -29,19 +32,41 @@ def with_adapter(base: Model, name: str, adapter: Path, weights: str) -> Model:
     """The base model with the adapter that lies in a folder; `weights` is its SHA-256.
 
     On a CUDA device vLLM loads the adapter itself; elsewhere a merged copy is made in the cache,
-    in about half a minute for 135M parameters.
+    in about half a minute for 135M parameters. One that was damaged since is made anew.
     """
     fingerprint = f"{base.fingerprint}+{weights[:16]}"
     if has_cuda():
         return Model(name, base.source, base.folder, fingerprint, adapter)
     folder = cache_dir() / "models" / "tuned" / fingerprint.replace(":", "-").replace("/", "-")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
-        if not folder.is_dir():
-            _make(base, adapter, folder)
-        os.utime(folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{folder}.lock"):
+            if not _is_whole(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+                _make(base, adapter, folder)
+                (folder / _CHECKSUMS).write_text(json.dumps(_checksums(folder)), encoding="utf-8")
+            os.utime(folder)
+    except OSError as error:
+        raise TuningError(
+            f"the model {base.name} with {name} cannot be written to {folder}: {error.strerror}",
+            hint="make room there and try again, or name another folder: LLMTAGGER_CACHE_DIR",
+        ) from error
     _forget(folder.parent)
     return Model(name, str(folder), folder, fingerprint)
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    paths = (path for path in folder.iterdir() if path.name != _CHECKSUMS)
+    return {path.name: sha256(path) for path in paths}
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether every file is the one that was written; none was added."""
+    try:
+        stated = json.loads((folder / _CHECKSUMS).read_bytes())
+        return bool(stated == _checksums(folder))
+    except (OSError, ValueError, RecursionError):
+        return False
 
 
 def _make(base: Model, adapter: Path, folder: Path) -> None:

@@ -11,7 +11,7 @@ import secrets
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, BinaryIO
@@ -51,7 +51,7 @@ def write_records(
     a shop, which would show a quote.
     """
     if str(output) == _STDOUT:
-        return _write_jsonl(records, sys.stdout.buffer)
+        return _write_stdout(records)
     path = Path(output)
     write = _WRITERS.get(path.suffix.lower())
     if write is None:
@@ -102,7 +102,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         if isinstance(error, OSError):
             raise CatalogError(
                 f"cannot write {path}: {error.strerror}",
-                hint="check that its folder exists, is writable and has room",
+                hint="check that its folder exists, is writable and has room, then try again",
             ) from error
         raise
 
@@ -112,6 +112,20 @@ def _sweep(path: Path) -> None:
         with suppress(OSError), left.open("rb") as handle:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             left.unlink()
+
+
+def _write_stdout(records: Records) -> int:
+    try:
+        return _write_jsonl(records, sys.stdout.buffer)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        # What is left in the buffer would be written, and fail, once more at the very end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise CatalogError(
+            f"cannot write to the standard output: {error.strerror}",
+            hint="make room where it goes to, then try again",
+        ) from error
 
 
 def _write_jsonl(records: Records, handle: IO[bytes]) -> int:
@@ -169,13 +183,20 @@ def _flattened(records: Records) -> Iterator[tuple[list[str], Iterator[dict[str,
     """
     found: dict[str, None] = {}
     count = 0
-    with tempfile.TemporaryFile("w+", encoding="utf-8") as waiting:
-        for record in records:
-            row = _flat(record)
-            found.update(dict.fromkeys(row))
-            waiting.write(json.dumps(row) + "\n")
-            count += 1
-        waiting.seek(0)
+    with ExitStack() as stack:
+        try:
+            waiting = stack.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8"))
+            for record in records:
+                row = _flat(record)
+                found.update(dict.fromkeys(row))
+                waiting.write(json.dumps(row) + "\n")
+                count += 1
+            waiting.seek(0)
+        except OSError as error:
+            raise CatalogError(
+                f"cannot write to the temporary folder {tempfile.gettempdir()}: {error.strerror}",
+                hint="make room there, or name another one in TMPDIR, then try again",
+            ) from error
         extra = [name for name in found if name not in (*_LEADING, *_RESULTS)]
         leading = [name for name in _LEADING if name in found or name in ("id", "title")]
         yield [*leading, *extra, *_RESULTS], map(json.loads, waiting), count

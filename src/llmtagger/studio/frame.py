@@ -32,10 +32,7 @@ class Frame:
 
     def complain(self, error: LlmtaggerError) -> None:
         """Show what went wrong and what to do."""
-        ui.notify(
-            f"{error.message} → {error.hint}", type="negative", timeout=0, close_button="✕",
-            multi_line=True, classes="complaint",
-        )  # fmt: skip
+        _complain(error)
 
     def done(self, text: str) -> None:
         """Say that something was done."""
@@ -45,6 +42,7 @@ class Frame:
 @contextmanager
 def framed(workspace: Workspace, here: str) -> Iterator[Frame]:
     """Draw the frame; what is made inside is the page."""
+    ui.on_exception(_complain)
     look = workspace.shelf.view(_LOOK)
     frame = Frame(workspace, look.get("lang", "en"), bool(look.get("dark", False)))
     ui.dark_mode(frame.dark)
@@ -71,6 +69,15 @@ def framed(workspace: Workspace, here: str) -> Iterator[Frame]:
                 dark=not frame.dark)  # fmt: skip
     with ui.element("main").classes("page"):
         yield frame
+
+
+def _complain(error: Exception) -> None:
+    """Show an error of ours; any other is for the terminal."""
+    if isinstance(error, LlmtaggerError):
+        ui.notify(
+            f"{error.message} → {error.hint}", type="negative", timeout=0, close_button="✕",
+            multi_line=True, classes="complaint",
+        )  # fmt: skip
 
 
 def _switch(frame: Frame, marker: str, text: str, **change: object) -> None:

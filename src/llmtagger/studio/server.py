@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from nicegui import Client, app, background_tasks, ui
 
-from llmtagger.errors import ConfigError
+from llmtagger.errors import ConfigError, LlmtaggerError
 from llmtagger.studio.editor import Editor
 from llmtagger.studio.frame import framed
 from llmtagger.studio.gold import GoldView
@@ -44,6 +44,7 @@ def serve(
 
     app.on_startup(lambda: background_tasks.create(announce()))
     logging.getLogger("nicegui").setLevel(logging.WARNING)
+    logging.getLogger("nicegui").addFilter(_is_unforeseen)
     ui.run(
         host=host,
         port=port,
@@ -58,7 +59,22 @@ def serve(
     )
 
 
+def _is_unforeseen(record: logging.LogRecord) -> bool:
+    """Whether no page shows it: our own errors say there what to do, and need no traceback."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], LlmtaggerError)
+
+
+def _explain(error: Exception) -> None:
+    """The page in place of one that cannot be drawn."""
+    if not isinstance(error, LlmtaggerError):
+        raise error
+    ui.label(error.message)
+    ui.label(f"→ {error.hint}")
+
+
 def _routes(workspace: Workspace) -> None:
+    app.on_page_exception(_explain)
+
     @ui.page("/")
     def matrix() -> None:
         with framed(workspace, "/") as frame:

@@ -64,14 +64,17 @@ class VerdictView:
             found = await run.io_bound(
                 self._workspace.compared, find_template(self._a.value), find_template(self._b.value)
             )
-        except LlmtaggerError:
-            found = None
+        except LlmtaggerError as error:
+            found, why = None, f"{error.message} → {error.hint}"
+        else:
+            why = ""
         self._result.clear()
         with self._result:
             if found is None:
                 ui.label(
                     self._frame.say("Choose two versions that were tried on the same products.")
                 ).classes("note").mark("no-verdict")
+                ui.label(why).classes("note")
             else:
                 self._draw(found)
 
