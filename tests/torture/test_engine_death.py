@@ -11,7 +11,7 @@ import psutil
 import pytest
 from tests.torture.conftest import Command
 
-PRODUCTS = 32
+PRODUCTS = 16
 # vLLM gives its processes these names; the first generation is the one that answers requests.
 CORE = "VLLM::EngineCore"
 
