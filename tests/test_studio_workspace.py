@@ -518,5 +518,5 @@ def test_a_closed_workspace_holds_nothing(opened: Open, monkeypatch: pytest.Monk
     assert psutil.Process().children() == before
     with pytest.raises(GoldError):
         workspace.book.counts()
-    with pytest.raises(sqlite3.ProgrammingError):
+    with pytest.raises(ConfigError, match="closed"):
         workspace.shelf.view("matrix")

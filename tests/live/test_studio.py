@@ -208,11 +208,20 @@ def test_the_tutorial_from_a_first_look_to_a_promoted_prompt(studio: Studio, pag
 
     go(page, "Matrix")
     page.wait_for_selector(".matrix .chip")
-    cell = page.locator(".matrix .cell").first
-    cell.focus()
-    page.keyboard.press("Enter")
     sheet = page.get_by_role("dialog")
-    sheet.get_by_label(named_mark := "Wrong").first.click()
+    wrong = sheet.get_by_label(named_mark := "Wrong").first
+
+    def opened() -> bool:
+        """The matrix may be drawn anew between the two, and a key then goes nowhere."""
+        page.locator(".matrix .cell:has(.chip)").first.focus()
+        page.keyboard.press("Enter")
+        patience = time.monotonic() + 4
+        while not wrong.is_visible() and time.monotonic() < patience:
+            time.sleep(0.1)
+        return bool(wrong.is_visible())
+
+    until(opened)
+    wrong.click()
     done.update(("✓", "✗"))
     assert named_mark
     page.wait_for_selector("text=Undo")
