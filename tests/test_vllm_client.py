@@ -309,8 +309,11 @@ def test_wrong_wiring_stops_the_run(
 
 @pytest.mark.parametrize(
     "answer",
-    [b"<html>welcome</html>", b"[]", b'{"choices": []}', b'{"detail": "hello"}', b"\xff\xfe"],
-    ids=["html", "list", "no choices", "other object", "no text"],
+    [
+        *(b"<html>welcome</html>", b"[]", b'{"choices": []}', b'{"detail": "hello"}', b"\xff\xfe"),
+        b"[" * 100_000,
+    ],
+    ids=["html", "list", "no choices", "other object", "no text", "nested"],
 )
 def test_what_is_no_completion_is_a_failed_server(
     server: FakeServer, make: Any, answer: bytes

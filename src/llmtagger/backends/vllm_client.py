@@ -214,7 +214,7 @@ class VllmGenerator:
         return True
 
     def _attempt(self, replica: Replica, ask: Callable[[Replica], T]) -> T:
-        from httpx2 import HTTPError, TimeoutException
+        from httpx2 import HTTPError, InvalidURL, TimeoutException
 
         sent = self._replicas.now()
         try:
@@ -232,7 +232,9 @@ class VllmGenerator:
                 self._replicas.overloaded(replica, sent)
             self._replicas.failed(replica, unreached=_is_unreached(error))
             raise _Failed(replica, error) from error
-        except (_NoAnswer, ValueError) as error:  # ValueError: no JSON at all
+        # ValueError: no JSON at all; RuntimeError: nested too deep, or the client was closed;
+        # InvalidURL: sent on to no address.
+        except (_NoAnswer, ValueError, RuntimeError, InvalidURL) as error:
             self._replicas.failed(replica)
             raise _Failed(replica, error) from error
         self._replicas.succeeded(replica)
@@ -367,7 +369,7 @@ def _server_words(response: Response) -> str:
         body = json.loads(response.content)
         inner = body.get("error")
         words = inner.get("message") if isinstance(inner, dict) else body.get("message")
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         words = response.text.strip()
     return str(words or f"HTTP {response.status_code}")[:500]
 
