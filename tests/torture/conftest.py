@@ -18,7 +18,7 @@ from tests.torture.damaging import MARK
 from llmtagger.backends.encoders import load_encoder
 from llmtagger.backends.index_writer import build
 from llmtagger.catalog import read_catalog
-from llmtagger.datatypes import Product
+from llmtagger.datatypes import Product, TaggedProduct
 from llmtagger.vocabulary import read_vocabulary
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -71,6 +71,19 @@ def write_products(path: Path, count: int) -> None:
             title = f"{one.title[:60]} {other.title[:30]} no. {number}"
             record = {"id": f"p{number}", "title": title, "lang": one.lang}
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+class Silent:
+    """Watches a run and says nothing."""
+
+    def waiting(self, message: str, seconds: float) -> None:
+        pass
+
+    def started(self, total: int, done: int) -> None:
+        pass
+
+    def finished_one(self, tagged: TaggedProduct) -> None:
+        pass
 
 
 class Command:

@@ -12,6 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from llmtagger.backends.index_folder import open_index
+from llmtagger.calibration import Calibration, Fitted
+
 MARK = Path(tempfile.gettempdir()) / f"llmtagger-unpickled-{os.getpid()}"
 
 
@@ -49,3 +52,25 @@ def all_damages(path: Path, seed: int) -> Iterator[tuple[str, bytes]]:
     """Those, and a pickle in its place."""
     yield from damages(path.read_bytes(), seed)
     yield "pickle", pickled(path)
+
+
+def write_scorer(index: Path, folder: Path) -> None:
+    """A learned scorer for an index, whole, in a folder."""
+    opened = open_index(index)
+    fitted = Fitted(
+        bias=-2.0,
+        of={"vote": (1.5, 0.25)},
+        bend=(1.0, 1.0, 0.0),
+        threshold=0.4,
+        f1=0.8,
+        calibration_error=0.01,
+        promises=[],
+    )
+    Calibration(
+        created="now",
+        index=opened.fingerprint,
+        vocabulary=opened.manifest.vocabulary,
+        settings="s",
+        products=40,
+        unasked=fitted,
+    ).write(folder)

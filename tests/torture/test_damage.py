@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from tests.torture.conftest import catalogue
-from tests.torture.damaging import MARK, Payload, damages, pickled
+from tests.torture.damaging import MARK, Payload, damages, pickled, write_scorer
 
 from llmtagger.backends.encoders import load_encoder
 from llmtagger.backends.fakes import FakeGenerator
@@ -21,7 +21,7 @@ from llmtagger.backends.index_folder import CatalogueIndex, open_index
 from llmtagger.backends.index_writer import build
 from llmtagger.backends.manifest import MANIFEST, describe_files, read_manifest
 from llmtagger.backends.snapshots import current_snapshot
-from llmtagger.calibration import Calibration, Fitted, read_calibration
+from llmtagger.calibration import Calibration, read_calibration
 from llmtagger.datatypes import (
     Constraint,
     Evidence,
@@ -70,24 +70,7 @@ def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         for name in tags
     )
     build(products, folder, load_encoder("hashing"), vocabulary=vocabulary, kind=request.param)
-    scorer = Fitted(
-        bias=-2.0,
-        of={"vote": (1.5, 0.25)},
-        bend=(1.0, 1.0, 0.0),
-        threshold=0.4,
-        f1=0.8,
-        calibration_error=0.01,
-        promises=[],
-    )
-    index = open_index(folder)
-    Calibration(
-        created="now",
-        index=index.fingerprint,
-        vocabulary=index.manifest.vocabulary,
-        settings="s",
-        products=40,
-        unasked=scorer,
-    ).write(folder)
+    write_scorer(folder, folder)
     return folder
 
 

@@ -13,15 +13,13 @@ from typing import Any
 
 import pytest
 from tests.torture.conftest import write_products
-from tests.torture.damaging import Payload, all_damages, pickled
+from tests.torture.damaging import Payload, all_damages, pickled, write_scorer
 from typer.testing import CliRunner
 
 from llmtagger import adapters, calibration, cli
 from llmtagger.adapters import Adapter, Verdict
 from llmtagger.backends import tuned_model
-from llmtagger.backends.index_folder import open_index
 from llmtagger.backends.models import Model
-from llmtagger.calibration import Calibration, Fitted
 from llmtagger.errors import LlmtaggerError, TuningError
 from llmtagger.recipe import Recipe
 from llmtagger.tagging import TagJob, choose_adapter
@@ -65,24 +63,7 @@ def _put(index: Path, name: str, prompt: str = "tag.v2") -> None:
         verdict=BETTER,
     )
     adapters.write_adapter(index, adapter)
-    opened = open_index(index)
-    fitted = Fitted(
-        bias=-2.0,
-        of={"vote": (1.5, 0.25)},
-        bend=(1.0, 1.0, 0.0),
-        threshold=0.4,
-        f1=0.8,
-        calibration_error=0.01,
-        promises=[],
-    )
-    Calibration(
-        created="now",
-        index=opened.fingerprint,
-        vocabulary=opened.manifest.vocabulary,
-        settings="s",
-        products=40,
-        unasked=fitted,
-    ).write(folder)
+    write_scorer(index, folder)
 
 
 @pytest.fixture(scope="module")

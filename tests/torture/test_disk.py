@@ -15,12 +15,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from tests.torture.conftest import Command, write_products
+from tests.torture.conftest import Command, Silent, write_products
 from tests.torture.fake_server import FakeServer
 
 from llmtagger import tagging
 from llmtagger.backends.index_writer import add, remove
-from llmtagger.datatypes import Product, TaggedProduct
+from llmtagger.datatypes import Product
 from llmtagger.errors import CatalogError
 from llmtagger.tagging import TagJob
 
@@ -131,19 +131,6 @@ def test_a_disk_that_is_full_when_the_output_is_written(tmp_path: Path, index: P
     assert set(said["left"].split()) == {"new.jsonl", "tagged.jsonl.journal"}
     assert f"Going on after {PRODUCTS} of {PRODUCTS} products" in said["second"]
     assert said["tagged.jsonl"] == said["expected"]
-
-
-class Silent:
-    """Watches a run and says nothing."""
-
-    def waiting(self, message: str, seconds: float) -> None:
-        pass
-
-    def started(self, total: int, done: int) -> None:
-        pass
-
-    def finished_one(self, tagged: TaggedProduct) -> None:
-        pass
 
 
 @contextmanager

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.torture.conftest import write_products
+from tests.torture.conftest import Silent, write_products
 from tests.torture.fake_server import FakeServer, Fault, Plan, never, seeded
 
 from llmtagger.backends import vllm_client, vllm_replicas
 from llmtagger.backends.vllm_client import VllmGenerator
 from llmtagger.config import EngineSettings, Settings
-from llmtagger.datatypes import Constraint, Prompt, TaggedProduct
+from llmtagger.datatypes import Constraint, Prompt
 from llmtagger.errors import EngineUnreachable, RunError
 from llmtagger.tagging import RunSummary, TagJob, run
 
@@ -27,19 +27,6 @@ TIMEOUT = 0.8  # s for one answer; what hangs or drips takes longer
 SLOW = 4 * TIMEOUT
 PERMANENT = (Fault.REFUSED, Fault.LENGTH)  # asking again would bring the same
 PASSING = tuple(fault for fault in Fault if fault not in PERMANENT)
-
-
-class Silent:
-    """Watches a run and says nothing."""
-
-    def waiting(self, message: str, seconds: float) -> None:
-        pass
-
-    def started(self, total: int, done: int) -> None:
-        pass
-
-    def finished_one(self, tagged: TaggedProduct) -> None:
-        pass
 
 
 @pytest.fixture(autouse=True)
