@@ -38,6 +38,7 @@ from llmtagger.protocols import Encoder
 from llmtagger.stages.parsing import answer_format
 from llmtagger.stages.scoring import WeightedScorer
 from llmtagger.templates import TemplateFile, default_template, find_template
+from llmtagger.threads import one_core_each
 
 
 class Stored:
@@ -179,7 +180,8 @@ def main() -> None:
     say(f"the encoder alone: {encoder_rate(chosen.index, chosen.products):.0f} products/s")
     one_process(chosen.index, chosen.products, chosen.rounds)
     side_by_side(chosen.index, chosen.products, chosen.processes)
-    stages(chosen.index, chosen.products)
+    with one_core_each():
+        stages(chosen.index, chosen.products)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ from llmtagger.pipeline import build_tagger
 from llmtagger.runs import Journal
 from llmtagger.stages.parsing import answer_format
 from llmtagger.templates import TemplateFile, default_template, find_template
+from llmtagger.threads import one_core_each
 
 
 @dataclass(frozen=True)
@@ -102,10 +103,11 @@ def tagged(
     completions = []
     with tempfile.TemporaryDirectory() as folder, Journal(Path(folder) / "j", {}) as journal:
         before, begun = generator.metrics(), Clock()
-        for result in tagger.tag(products):
-            journal.record(result)
-            if result.completion:
-                completions.append(result.completion)
+        with one_core_each():
+            for result in tagger.tag(products):
+                journal.record(result)
+                if result.completion:
+                    completions.append(result.completion)
         return measured("tag", begun, completions, generator, before)
 
 

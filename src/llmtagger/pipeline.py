@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import compress, islice
+from queue import SimpleQueue
 from typing import NamedTuple
 
 from llmtagger.config import Settings
@@ -116,15 +117,19 @@ class Tagger:
     ) -> Iterator[_Numbered]:
         workers = self._generator.concurrency if self._generator else 1
         pool = ThreadPoolExecutor(workers, thread_name_prefix="llmtagger")
-        pending: set[Future[_Numbered]] = set()
+        running = 0
+        ended: SimpleQueue[Future[_Numbered]] = SimpleQueue()
         try:
             for number, retrieved in enumerate(self._retrieve(products, wanted)):
-                pending.add(pool.submit(self._tag, number, retrieved))
-                if len(pending) >= workers + BATCH:
-                    done, pending = wait(pending, return_when=FIRST_COMPLETED)
+                pool.submit(self._tag, number, retrieved).add_done_callback(ended.put)
+                running += 1
+                if running >= workers + BATCH:
+                    done = _ended(ended)
+                    running -= len(done)
                     yield from _results(done)
-            while pending:
-                done, pending = wait(pending, return_when=FIRST_COMPLETED)
+            while running:
+                done = _ended(ended)
+                running -= len(done)
                 yield from _results(done)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -178,6 +183,11 @@ class Tagger:
         except RequestFailed as error:
             return ParsedTags(problem=Problem("request_failed", error.message)), None
         return self._answers.parse(completion, product, shortlist), completion
+
+
+def _ended(ended: SimpleQueue[Future[_Numbered]]) -> list[Future[_Numbered]]:
+    """One that has ended, waited for, and what else has."""
+    return [ended.get(), *(ended.get() for _ in range(ended.qsize()))]
 
 
 def _results(done: Iterable[Future[_Numbered]]) -> Iterator[_Numbered]:

@@ -32,6 +32,7 @@ from llmtagger.runs import Journal
 from llmtagger.scorers import AskMode
 from llmtagger.scorers import plan as scoring_plan
 from llmtagger.templates import TemplateFile, find_template, live_template
+from llmtagger.threads import one_core_each
 
 if TYPE_CHECKING:
     from llmtagger.backends.index_folder import CatalogueIndex
@@ -253,13 +254,14 @@ def _tag(
     summary: RunSummary,
 ) -> None:
     begun = time.monotonic()
-    for tagged in tagger.tag(products, journal.lacks):
-        journal.record(tagged)
-        summary.asked += tagged.completion is not None
-        answer = tagged.completion or Completion("", "", "")
-        summary.prompt_tokens += answer.prompt_tokens
-        summary.completion_tokens += answer.completion_tokens
-        reporter.finished_one(tagged)
+    with one_core_each():
+        for tagged in tagger.tag(products, journal.lacks):
+            journal.record(tagged)
+            summary.asked += tagged.completion is not None
+            answer = tagged.completion or Completion("", "", "")
+            summary.prompt_tokens += answer.prompt_tokens
+            summary.completion_tokens += answer.completion_tokens
+            reporter.finished_one(tagged)
     summary.seconds = time.monotonic() - begun
 
 

@@ -46,7 +46,7 @@ def offered_labels(product: Product, shortlist: Shortlist) -> dict[str, Tag]:
 
 def estimate_tokens(text: str) -> int:
     """About how many tokens a text takes: a quarter of its ASCII characters and all others."""
-    plain = sum(char.isascii() for char in text)
+    plain = len(text) if text.isascii() else sum(char.isascii() for char in text)
     return -(-plain // 4) + len(text) - plain
 
 

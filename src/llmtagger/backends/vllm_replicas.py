@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -189,19 +190,26 @@ def _client(root: str, key: str | None, timeout: float) -> Client:
 
 def _limit(response: Any, seconds: float) -> None:
     """Makes a body that takes longer a timeout; httpx counts from one piece to the next."""
+    response.stream = _punctual()(response.stream, seconds)
+
+
+@cache
+def _punctual() -> Any:
+    """A class of bodies; httpx, from which it inherits, is loaded only when something is asked."""
     from httpx2 import ReadTimeout, SyncByteStream
 
-    whole = response.stream
-    latest = time.monotonic() + seconds
-
     class Punctual(SyncByteStream):
+        def __init__(self, whole: SyncByteStream, seconds: float) -> None:
+            self._whole, self._seconds = whole, seconds
+            self._latest = time.monotonic() + seconds
+
         def __iter__(self) -> Iterator[bytes]:
-            for piece in whole:
-                if time.monotonic() > latest:
-                    raise ReadTimeout(f"the answer was not complete after {seconds:g} s")
+            for piece in self._whole:
+                if time.monotonic() > self._latest:
+                    raise ReadTimeout(f"the answer was not complete after {self._seconds:g} s")
                 yield piece
 
         def close(self) -> None:
-            whole.close()
+            self._whole.close()
 
-    response.stream = Punctual()
+    return Punctual

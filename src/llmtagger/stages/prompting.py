@@ -96,14 +96,16 @@ class PromptRenderer:
             },
             "description": fit("description", product.description, settings.description_tokens),
         }
+        offered = offered_labels(product, shortlist)
+        votes = {candidate.tag.id: len(candidate.votes) for candidate in shortlist.offer}
         values = {
             "lang": lang,
             "product": shown,
             "examples": [self._example(each, shortlist) for each in examples],
-            "candidates": list(offered_labels(product, shortlist)),
+            "candidates": list(offered),
             "keys": [neutralise(key) for key in shortlist.keys],
             "max_tags": self._max_tags,
-            "votes": _votes(product, shortlist),
+            "votes": {label: votes[tag.id] for label, tag in offered.items()},
         }
         return values, tuple(truncated)
 
@@ -120,12 +122,6 @@ class PromptRenderer:
 def _redacted(text: str) -> str:
     """Last of all, since a character that `neutralise` takes out may have broken up a number."""
     return redact(neutralise(text))
-
-
-def _votes(product: Product, shortlist: Shortlist) -> dict[str, int]:
-    """How many of the similar products carry each tag on offer, by its label."""
-    votes = {candidate.tag.id: len(candidate.votes) for candidate in shortlist.offer}
-    return {label: votes[tag.id] for label, tag in offered_labels(product, shortlist).items()}
 
 
 def grouped(tags: Sequence[str], keys: Sequence[str]) -> dict[str, list[str]]:

@@ -42,6 +42,9 @@ class Bend:
         return self.above * up - self.below * down + self.level
 
 
+STRAIGHT = Bend()
+
+
 @dataclass(frozen=True, slots=True)
 class Weights:
     """What each signal adds to the log-odds, and where they start.
@@ -55,7 +58,7 @@ class Weights:
     of: Mapping[str, tuple[float, float]]
     tags: Mapping[str, float] = field(default_factory=dict)
     keys: Mapping[str, float] = field(default_factory=dict)
-    bend: Bend = Bend()
+    bend: Bend = STRAIGHT
 
 
 # Fitted by benchmarks/default_weights.py to six labelled sets, English and Chinese, and used until
@@ -187,12 +190,13 @@ def contributions(
     """What each signal, the tag's key, the tag itself and the bend add; in sum, the log-odds."""
     parts = {"bias": weights.bias}
     for name, value in values.items():
-        straight, curved = weights.of.get(name, (0.0, 0.0))
-        if value and (part := straight * value + (curved and curved * curve(value))):
-            parts[name] = part
+        if value:
+            straight, curved = weights.of.get(name, (0.0, 0.0))
+            if part := straight * value + (curved and curved * curve(value)):
+                parts[name] = part
     if own := weights.tags.get(tag, 0.0) + weights.keys.get(key or "", 0.0):
         parts["tag"] = own
-    if weights.bend != Bend():
+    if weights.bend != STRAIGHT:
         known = sum(part for name, part in parts.items() if name not in MODEL)
         parts["bend"] = weights.bend(known) - known
     return parts

@@ -1,0 +1,24 @@
+"""How many cores the libraries of arrays take."""
+
+import numpy as np
+from threadpoolctl import ThreadpoolController
+
+from llmtagger.threads import one_core_each
+
+
+def threads_of_numpy() -> list[int]:
+    libraries = ThreadpoolController().lib_controllers
+    return [each.num_threads for each in libraries if "numpy" in each.filepath]
+
+
+def test_numpy_works_with_one_thread_and_gets_its_own_back() -> None:
+    assert np.eye(2).sum() == 2
+    for library in ThreadpoolController().lib_controllers:
+        if "numpy" in library.filepath:
+            library.set_num_threads(2)
+
+    with one_core_each():
+        inside = threads_of_numpy()
+
+    assert set(inside) == {1}
+    assert set(threads_of_numpy()) == {2}
