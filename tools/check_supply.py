@@ -50,6 +50,7 @@ NAMES = {  # what metadata says in other words
     "The Unlicense (Unlicense)": "Unlicense",
 }
 EXCEPTIONS = {  # package: its licence, and why it may be used all the same
+    "atheris": ("Apache-2.0", "says nothing in its metadata; its LICENSE file does"),
     "docutils": (
         "Public Domain AND BSD-2-Clause",
         "the GPL in it is of an Emacs mode, not shipped",
