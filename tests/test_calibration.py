@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,7 +33,7 @@ from llmtagger.datatypes import (
     Shortlist,
     Tag,
 )
-from llmtagger.errors import IndexDamaged
+from llmtagger.errors import IndexDamaged, IndexFolderError
 from llmtagger.scorers import AskMode, learned_scorer, worth_asking
 from llmtagger.stages.scoring import Bend
 
@@ -106,6 +108,23 @@ def test_a_second_one_takes_the_first_ones_place(tmp_path: Path) -> None:
     FULL.write(tmp_path)
     _calibration().write(tmp_path)
     assert read_calibration(tmp_path) == _calibration()
+
+
+def test_one_that_cannot_be_written_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    FULL.write(tmp_path)
+
+    def full(path: Path, text: str, encoding: str) -> int:
+        path.touch()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(IndexFolderError, match="No space left") as caught:
+        _calibration().write(tmp_path)
+    assert "room" in caught.value.hint
+    assert [path.name for path in tmp_path.iterdir()] == [FILE]
+    assert read_calibration(tmp_path) == FULL
 
 
 def test_there_may_be_none(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from llmtagger.calibration import Calibration, read_calibration
 from llmtagger.errors import TuningError
 from llmtagger.hashing import sha256
+from llmtagger.keeping import write_whole
 from llmtagger.recipe import Recipe
 
 FOLDER = "adapters"
@@ -58,13 +58,9 @@ class _Kept(_Record):
         """Write it in one step."""
         fields = self.model_dump(mode="json")
         text = json.dumps(fields | {_CHECKSUM: _checksum(fields)}, ensure_ascii=False, indent=1)
-        part = path.with_suffix(".part")
         try:
-            part.write_text(text + "\n", encoding="utf-8")
-            part.replace(path)
+            write_whole(path, text + "\n")
         except OSError as error:
-            with suppress(OSError):
-                part.unlink()
             raise TuningError(
                 f"cannot write {path}: {error.strerror}",
                 hint="check that its folder is writable and has room, then try again",

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from llmtagger.errors import IndexDamaged
+from llmtagger.errors import IndexDamaged, IndexFolderError
+from llmtagger.keeping import write_whole
 
 FILE, PART = "scorer.json", "scorer.part"  # PART is being written
 FORMAT = 1
@@ -97,10 +98,14 @@ class Calibration(_Record):
     def write(self, directory: Path) -> Path:
         """Write it into the index folder, in one step."""
         path = directory / FILE
-        part = directory / PART
         record = self.model_dump(mode="json") | {_CHECKSUM: self._checksum}
-        part.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        part.replace(path)
+        try:
+            write_whole(path, json.dumps(record, indent=1) + "\n")
+        except OSError as error:
+            raise IndexFolderError(
+                f"cannot write {path}: {error.strerror}",
+                hint="check that its folder is writable and has room, then try again",
+            ) from error
         return path
 
 

@@ -16,6 +16,7 @@ from llmtagger.datatypes import Opinion, Product, TaggedProduct
 from llmtagger.evaluation.judging import Judge, Scored, as_scores
 from llmtagger.evaluation.metrics import Floats
 from llmtagger.evaluation.splitting import folds
+from llmtagger.keeping import write_whole
 from llmtagger.normalise import is_han, normalise
 from llmtagger.protocols import Vectors
 from llmtagger.vocabulary import Vocabulary
@@ -166,7 +167,5 @@ def remembered(path: Path, compute: Callable[[], Mapping[str, Scored]]) -> dict[
         return found
     fresh = dict(compute())
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(fresh, ensure_ascii=False), encoding="utf-8")
-    part.replace(path)
+    write_whole(path, json.dumps(fresh, ensure_ascii=False))
     return fresh
