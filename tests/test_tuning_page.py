@@ -43,7 +43,7 @@ ADAPTER = Adapter(
 
 def test_the_page_shows_verdict_counts_and_recipe(tmp_path: Path) -> None:
     page = write_tuning(ADAPTER, tmp_path).read_text("utf-8")
-    for said in ("Better", "+5.0 [+2.0, +8.0]", "tag.v2@1", "0.0005", "10 min"):
+    for said in ("Better", "+5.0 [+2.0, +8.0]", "tag.v2@1", "0.001", "10 min"):
         assert said in page
     assert re.search(r"1.200</td>", page)
     assert "<b>Small" not in page
