@@ -114,9 +114,10 @@ def side_by_side(folder: Path, count: int, processes: int) -> None:
             process.start()
         ready.wait()
         begun = time.monotonic()
+        ready.wait()
+        rate = processes * count / (time.monotonic() - begun)
         for process in each:
             process.join()
-        rate = processes * count / (time.monotonic() - begun)
     say(f"tag in {processes} processes: {rate:.0f} products/s")
 
 
@@ -126,6 +127,7 @@ def one_of_several(folder: Path, count: int, url: str, ready: Any) -> None:
     tagged(index, template, products[:BATCH], generator)
     ready.wait()
     tagged(index, template, products, generator)
+    ready.wait()
     generator.close()
 
 

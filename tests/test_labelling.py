@@ -28,6 +28,7 @@ from llmtagger.scorers import learned_scorer
 from llmtagger.stages.scoring import WARM, WeightedScorer
 from llmtagger.templates import find_template
 from llmtagger.tuning.labelling import (
+    FEW,
     Doubt,
     audit,
     doubt_of,
@@ -204,7 +205,7 @@ def test_an_audit_needs_labels(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> CatalogueIndex:
-    return opened(catalogue(30), tmp_path_factory.mktemp("shop") / "index")
+    return opened(catalogue(FEW), tmp_path_factory.mktemp("shop") / "index")
 
 
 NEW = [
@@ -248,6 +249,21 @@ def test_a_calibration_decides_the_doubt(index: CatalogueIndex) -> None:
 def test_of_few_products_all_are_suggested_and_of_none_none(index: CatalogueIndex) -> None:
     assert len(suggest(index, NEW, TEMPLATE, SETTINGS, None, 99)) == len(NEW)
     assert suggest(index, [], TEMPLATE, SETTINGS, None, 3) == []
+
+
+def test_while_little_is_labelled_suggestions_are_drawn_from_all_alike(tmp_path: Path) -> None:
+    """Each of 200 is as likely as the next: of 60 drawn, 30 are of the more doubtful half."""
+    new = [replace(product, id=f"new {product.id}", tags=None) for product in catalogue(200)]
+    few = opened(catalogue(FEW - 1), tmp_path / "few")
+    found = suggest(few, new, TEMPLATE, SETTINGS, None, 60)
+    assert found == suggest(few, new, TEMPLATE, SETTINGS, None, 60)
+    ranked = sorted(suggest(few, new, TEMPLATE, SETTINGS, None, 200), key=lambda each: -each.doubt)
+    half = {each.product.id for each in ranked[:100]}
+    assert len({each.product.id for each in found}) == 60
+    assert 15 <= sum(each.product.id in half for each in found) <= 45  # 3 standard errors
+    enough = opened(catalogue(FEW), tmp_path / "enough")
+    (first,) = suggest(enough, new, TEMPLATE, SETTINGS, None, 1)
+    assert first.doubt == max(e.doubt for e in suggest(enough, new, TEMPLATE, SETTINGS, None, 200))
 
 
 def test_unlabelled_is_what_the_index_has_no_label_of(tmp_path: Path) -> None:

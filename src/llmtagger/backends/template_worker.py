@@ -37,6 +37,8 @@ class TemplateWorker:
     def __init__(self, seconds: float = SECONDS) -> None:
         self._seconds = seconds
         self._process: subprocess.Popen[bytes] | None = None
+        self._source = ""  # of the template that the process has compiled
+        self._worked = 0.0  # seconds of processor time, up to its last answer
         self._owner = 0  # the process that started it: a fork of it must not speak to it, too
         self._lock = threading.Lock()
 
@@ -57,15 +59,16 @@ class TemplateWorker:
         return fill
 
     def _ask(self, template: TemplateFile, values: Mapping[str, Any] | None) -> list[list[str]]:
-        question = {"name": template.name, "source": template.source, "values": values}
+        question: dict[str, Any] = {"name": template.name, "values": values}
         with self._lock:
             process = self._running()
             assert process.stdin is not None
+            if template.source != self._source:
+                question["source"] = template.source
             try:
-                before = _processor_time(process.pid)
                 process.stdin.write(json.dumps(question).encode() + b"\n")
                 process.stdin.flush()
-                answer = self._worked_out(process, before)
+                answer = self._worked_out(process)
             except (OSError, ValueError) as error:
                 self._end()
                 raise PromptError(
@@ -77,6 +80,7 @@ class TemplateWorker:
                     f"the prompt {template.name} takes longer than {self._seconds:g} s to render",
                     hint="take out loops in loops",
                 )
+            self._source = "" if "error" in answer else template.source
         if "error" in answer:
             raise PromptError(answer["error"], hint=answer["hint"])
         found: list[list[str]] = answer["messages"]
@@ -84,7 +88,7 @@ class TemplateWorker:
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is not None and self._owner != os.getpid():
-            self._process = None
+            self._process, self._source = None, ""
         if self._process is not None and self._process.poll() is not None:
             self._end()  # somebody else ended it
         return self._process or self._start()
@@ -103,8 +107,9 @@ class TemplateWorker:
             raise PromptError("the process that fills templates did not start", hint="try again")
         return self._process
 
-    def _worked_out(self, process: subprocess.Popen[bytes], before: float) -> dict[str, Any] | None:
+    def _worked_out(self, process: subprocess.Popen[bytes]) -> dict[str, Any] | None:
         """What it says to a question; None where that takes too much of its own time."""
+        before = self._worked
         began, left = time.monotonic(), self._seconds
         while left > 0 and time.monotonic() - began < _PATIENCE:
             answer = self._answer(process, left)
@@ -120,6 +125,7 @@ class TemplateWorker:
             return None
         line = process.stdout.readline()
         answer: dict[str, Any] = json.loads(line)
+        self._worked = answer["worked"]
         return answer
 
     def _end(self) -> None:
@@ -127,6 +133,7 @@ class TemplateWorker:
             self._process.kill()
             self._process.communicate()
             self._process = None
+            self._source = ""
 
 
 @cache
@@ -158,20 +165,20 @@ def _serve() -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what else is printed must not look like an answer
     _limit_memory()
-    source, fill = None, None
+    fill: Fill | None = None
 
     def say(answer: Mapping[str, Any]) -> None:
-        answers.write(json.dumps(answer).encode() + b"\n")
+        answers.write(json.dumps({**answer, "worked": time.process_time()}).encode() + b"\n")
         answers.flush()
 
     say({"ready": True})
     for line in sys.stdin.buffer:
         question = json.loads(line)
         try:
-            if fill is None or source != question["source"]:
-                source, fill = question["source"], None
+            if "source" in question:
                 fill = filling(TemplateFile(question["name"], question["source"]))
             values = question["values"]
+            assert fill is not None  # the first question, and any after an error, has a source
             say({"messages": [] if values is None else fill(values)})
         except PromptError as error:
             say({"error": error.message, "hint": error.hint})

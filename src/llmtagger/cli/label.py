@@ -52,6 +52,11 @@ def suggest(
     template = find_template(live_template(opened.vocabulary.kind, settings.live))
     calibration = read_calibration(index)
     found = labelling.suggest(opened, products, template, settings, calibration, count)
+    if found and labelling.has_few(opened):
+        stderr().print(
+            f"Drawn at random: with fewer than {labelling.FEW} labelled products, doubts find"
+            " the oddest of the rest, and usual ones teach more."
+        )
     if as_json:
         for each in found:
             record = {"id": each.product.id, "title": each.product.title, "doubt": each.doubt}

@@ -24,6 +24,7 @@ from llmtagger.vocabulary import Vocabulary
 if TYPE_CHECKING:
     from llmtagger.backends.index_folder import CatalogueIndex
 
+FEW = 100  # labelled products, below which doubts find the odd, and the usual teach more
 _SHOWN = 5  # tags that a suggestion names
 _OTHERS = 2  # groups that make a tag usual enough for a candidate
 _SURE = 0.8  # probability from which on a missing tag is reported, and 1 - p of a carried one
@@ -60,15 +61,24 @@ def suggest(
 
     Doubt is the expected number of wrong decisions at even odds. Each next product is the one of
     most doubt after a discount for its likeness to those chosen before (its cosine), so that ten
-    variants of one product are not labelled ten times.
+    variants of one product are not labelled ten times. With fewer than `FEW` labelled products
+    they are drawn at random, which teaches more (benchmarks/README.md).
     """
     scorer = learned_scorer(calibration) if calibration else WeightedScorer()
     tagger = build_tagger(index, template, settings, None, scorer=scorer)
     results = tagger.tag_all(products)
-    texts = [product.text()[: settings.retrieval.text_limit] for product in products]
     doubts = np.array([doubt_of(tagged) for tagged in results])
-    chosen = most_worth(doubts, index.encoder.encode(texts), count)
+    if has_few(index):
+        chosen = np.random.default_rng(0).permutation(len(products))[:count].tolist()
+    else:
+        texts = [product.text()[: settings.retrieval.text_limit] for product in products]
+        chosen = most_worth(doubts, index.encoder.encode(texts), count)
     return [Suggestion(products[at], float(doubts[at]), _closest(results[at])) for at in chosen]
+
+
+def has_few(index: CatalogueIndex) -> bool:
+    """Whether so little is labelled that suggestions are drawn at random."""
+    return int(index.labelled.sum()) < FEW
 
 
 def doubt_of(tagged: TaggedProduct) -> float:

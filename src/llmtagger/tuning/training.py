@@ -102,7 +102,7 @@ class Trainer:
         self._half = self._device == "cuda" or hardware.has_fast_bfloat16(hardware.cpu_flags())
         torch.manual_seed(recipe.seed)
         self._tokenizer: Any = AutoTokenizer.from_pretrained(base)
-        self._model: Any = _with_adapter(_load(base, self._device), recipe, parent)
+        self._model: Any = _with_adapter(_load(base, self._device, self._half), recipe, parent)
         self._learnt = {n: p for n, p in self._model.named_parameters() if p.requires_grad}
 
     def tokens(self, examples: Sequence[Example]) -> list[Tokens]:
@@ -388,15 +388,15 @@ def _start(base: Path, parent: Path | None) -> str:
     return f"{found}+{sha256(parent / WEIGHTS)}" if parent else found
 
 
-def _load(base: Path, device: str) -> Any:
-    """The base model in float32, which AdamW needs; autocast makes steps cheaper where it can."""
+def _load(base: Path, device: str, half: bool) -> Any:
+    """The base model, in bfloat16 where that is fast; what is learnt stays in float32."""
     import torch
     from transformers import AutoModelForCausalLM
     from transformers.utils.logging import disable_progress_bar
 
     # It would write across our own.
     disable_progress_bar()
-    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    dtype = torch.bfloat16 if half else torch.float32
     model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=dtype, use_safetensors=True)
     return model.to(device)
 
