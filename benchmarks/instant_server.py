@@ -27,7 +27,9 @@ def answer(body: bytes) -> bytes:
     """What is said to a request."""
     if not body:
         return json.dumps({"object": "list", "data": [{"id": MODEL, "object": "model"}]}).encode()
-    grammar = json.loads(body)["structured_outputs"]["json"]
+    # Most of a request is its messages, which come before: they need not be read.
+    tail = body[body.rindex(b'"structured_outputs"') :]
+    grammar = json.loads(b"{" + tail)["structured_outputs"]["json"]
     if "enum" in grammar:  # the question whether grammars are honoured
         said = json.dumps(grammar["enum"][0], ensure_ascii=False)
     elif grammar["type"] == "array":
@@ -67,10 +69,7 @@ async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
             length = _LENGTH.search(head)
             body = await reader.readexactly(int(length[1])) if length else b""
             said = answer(body)
-            start = (
-                b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
-            )
-            writer.write(start % len(said) + said)
+            writer.write(_START % len(said) + said)
             await writer.drain()
     writer.close()
 

@@ -6,7 +6,8 @@ Retrieval, rendering, asking, parsing, scoring and the journal, with `instant_se
 a model. The products are the index's own, as if they were new, and their vectors are the stored
 ones; the encoder's rate stands apart. First the same client with every prompt ready, which is the
 ceiling, and `tag`; then `tag` in several processes with as many products each, as who splits a
-catalogue would run it; then the stages one by one in one thread, in CPU time.
+catalogue would run it, on cores of their own (`taskset`) and not; then the stages one by one in one
+thread, in CPU time.
 """
 
 from __future__ import annotations
@@ -101,14 +102,29 @@ def one_process(folder: Path, count: int, rounds: int) -> None:
         say(f"{name}: {count / seconds:.0f} products/s, {1000 * cpu / count:.2f} ms of CPU each")
 
 
-def side_by_side(folder: Path, count: int, processes: int) -> None:
-    """From the first prompt of all to the last answer."""
+def side_by_side(folder: Path, count: int, processes: int, rounds: int) -> None:
+    """In turn with a core for each process, and with all cores for all."""
+    rates: dict[bool, list[float]] = {True: [], False: []}
+    for _ in range(rounds):
+        for own_core, found in rates.items():
+            found.append(rate_of_several(folder, count, processes, own_core))
+    for own_core, found in rates.items():
+        cores = "a core for each" if own_core else "all cores for all"
+        each = ", ".join(f"{rate:.0f}" for rate in sorted(found))
+        say(f"tag in {processes} processes, {cores}: {statistics.median(found):.0f} ({each})")
+
+
+def rate_of_several(folder: Path, count: int, processes: int, own_core: bool) -> float:
+    """Products a second from the first prompt of all to the last answer."""
     spawn = multiprocessing.get_context("spawn")
     with instant() as url:
         ready = spawn.Barrier(processes + 1)
         each = [
-            spawn.Process(target=one_of_several, args=(folder, count, url, ready))
-            for _ in range(processes)
+            spawn.Process(
+                target=one_of_several,
+                args=(folder, count, url, ready, number if own_core else None),
+            )
+            for number in range(processes)
         ]
         for process in each:
             process.start()
@@ -118,10 +134,13 @@ def side_by_side(folder: Path, count: int, processes: int) -> None:
         rate = processes * count / (time.monotonic() - begun)
         for process in each:
             process.join()
-    say(f"tag in {processes} processes: {rate:.0f} products/s")
+    return rate
 
 
-def one_of_several(folder: Path, count: int, url: str, ready: Any) -> None:
+def one_of_several(folder: Path, count: int, url: str, ready: Any, core: int | None) -> None:
+    if core is not None:
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[core % len(cores)]})
     index, products, template = opened(folder, count)
     generator = VllmGenerator([url])
     tagged(index, template, products[:BATCH], generator)
@@ -181,7 +200,7 @@ def main() -> None:
     say(f"{time.strftime('%Y-%m-%d')}, {platform.machine()}, {os.cpu_count()} cores")
     say(f"the encoder alone: {encoder_rate(chosen.index, chosen.products):.0f} products/s")
     one_process(chosen.index, chosen.products, chosen.rounds)
-    side_by_side(chosen.index, chosen.products, chosen.processes)
+    side_by_side(chosen.index, chosen.products, chosen.processes, chosen.rounds)
     with one_core_each():
         stages(chosen.index, chosen.products)
 
