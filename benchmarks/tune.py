@@ -84,7 +84,7 @@ class Trial:
     def suffix(self) -> str:
         """Of files and folders, so that trials of one set lie side by side."""
         base = "" if self.base == "auto" else f".{Path(self.base).name}"
-        return base + (f".{self.prompt}" if self.prompt else "")
+        return base + (f".{Path(self.prompt).name}" if self.prompt else "")
 
 
 def measure(name: str, trial: Trial, test: int) -> Record:
