@@ -22,6 +22,7 @@ from pathlib import Path
 
 import psutil
 
+from llmtagger.backends.hardware import has_cuda
 from llmtagger.backends.index_folder import CatalogueIndex, open_index
 from llmtagger.backends.models import resolve_model
 from llmtagger.backends.vllm_client import ServerMetrics, VllmGenerator
@@ -97,13 +98,18 @@ def straight(
 
 
 def tagged(
-    index: CatalogueIndex, template: TemplateFile, products: list[Product], generator: VllmGenerator
+    index: CatalogueIndex,
+    template: TemplateFile,
+    products: list[Product],
+    generator: VllmGenerator,
+    *,
+    crowded: bool = False,
 ) -> Pass:
     tagger = build_tagger(index, template, Settings(), generator)
     completions = []
     with tempfile.TemporaryDirectory() as folder, Journal(Path(folder) / "j", {}) as journal:
         before, begun = generator.metrics(), Clock()
-        with one_core_each():
+        with one_core_each(crowded=crowded):
             for result in tagger.tag(products):
                 journal.record(result)
                 if result.completion:
@@ -131,14 +137,22 @@ def measured(
 
 
 def compare(
-    index: CatalogueIndex, products: list[Product], generator: VllmGenerator, rounds: int
+    index: CatalogueIndex,
+    products: list[Product],
+    generator: VllmGenerator,
+    rounds: int,
+    *,
+    crowded: bool,
 ) -> None:
+    """Each way once a round; `crowded` as `tag` is where the server computes on these cores."""
     template = find_template(default_template(index.vocabulary.kind))
     straight(index, marked(template, "warm-up"), products[:16], generator)
     for number in range(rounds):
         passes = [
             straight(index, marked(template, f"straight {number}"), products, generator),
-            tagged(index, marked(template, f"pipeline {number}"), products, generator),
+            tagged(
+                index, marked(template, f"pipeline {number}"), products, generator, crowded=crowded
+            ),
         ]
         for each in passes:
             sys.stdout.write(each.row())
@@ -160,10 +174,12 @@ def main() -> None:
     date = time.strftime("%Y-%m-%d")
     sys.stdout.write(f"{date}, {platform.machine()}, {os.cpu_count()} cores\n")
     if arguments.endpoint:
-        compare(index, products, VllmGenerator([arguments.endpoint]), arguments.rounds)
+        generator = VllmGenerator([arguments.endpoint])
+        compare(index, products, generator, arguments.rounds, crowded=False)
         return
     with serving(resolve_model("auto"), progress=lambda message, seconds: None) as server:
-        compare(index, products, VllmGenerator([server.url]), arguments.rounds)
+        generator = VllmGenerator([server.url])
+        compare(index, products, generator, arguments.rounds, crowded=not has_cuda())
 
 
 if __name__ == "__main__":

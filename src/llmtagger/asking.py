@@ -19,10 +19,14 @@ Waiting = Callable[[str, float], None]  # what the server is doing while it star
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A generator that is ready, and the share of prompt tokens its caches have served since."""
+    """A generator that is ready, and the share of prompt tokens its caches have served since.
+
+    `on_these_cores` says that its model computes on the cores of this very machine.
+    """
 
     generator: Generator
     cache_hit_rate: Callable[[], float | None]
+    on_these_cores: bool = False
 
 
 class ModelSource(Protocol):
@@ -75,6 +79,7 @@ class _OwnServer:
 
     @contextmanager
     def open(self, waiting: Waiting) -> Iterator[Asked]:
+        from llmtagger.backends.hardware import has_cuda
         from llmtagger.backends.vllm_client import VllmGenerator
         from llmtagger.backends.vllm_process import START_TIMEOUT, serving
         from llmtagger.backends.vllm_state import supervisor_of
@@ -94,12 +99,12 @@ class _OwnServer:
                 patience=START_TIMEOUT,  # where it dies, it is started again
                 gone=lambda: supervisor_of(server) is None,
             )
-            with _probed(generator) as asked:
+            with _probed(generator, on_these_cores=not has_cuda()) as asked:
                 yield asked
 
 
 @contextmanager
-def _probed(generator: VllmGenerator) -> Iterator[Asked]:
+def _probed(generator: VllmGenerator, *, on_these_cores: bool = False) -> Iterator[Asked]:
     """A generator that has proved that its server honours grammars."""
     try:
         generator.probe()
@@ -108,6 +113,6 @@ def _probed(generator: VllmGenerator) -> Iterator[Asked]:
         def hit_rate() -> float | None:
             return generator.metrics().hit_rate(since=before)
 
-        yield Asked(generator, hit_rate)
+        yield Asked(generator, hit_rate, on_these_cores)
     finally:
         generator.close()

@@ -236,7 +236,9 @@ def _run(job: TagJob, products: Input, reporter: Reporter) -> RunSummary:
                     scorer=plan.scorer,
                     worth_asking=plan.worth_asking,
                 )
-                _tag(tagger, products, journal, reporter, summary)
+                crowded = asked is not None and asked.on_these_cores
+                with one_core_each(crowded=crowded):
+                    _tag(tagger, products, journal, reporter, summary)
                 summary.cache_hit_rate = asked.cache_hit_rate() if asked else None
         _write(job, products, journal, summary)
     summary.rejected_rows = len(products.rejected)
@@ -254,14 +256,13 @@ def _tag(
     summary: RunSummary,
 ) -> None:
     begun = time.monotonic()
-    with one_core_each():
-        for tagged in tagger.tag(products, journal.lacks):
-            journal.record(tagged)
-            summary.asked += tagged.completion is not None
-            answer = tagged.completion or Completion("", "", "")
-            summary.prompt_tokens += answer.prompt_tokens
-            summary.completion_tokens += answer.completion_tokens
-            reporter.finished_one(tagged)
+    for tagged in tagger.tag(products, journal.lacks):
+        journal.record(tagged)
+        summary.asked += tagged.completion is not None
+        answer = tagged.completion or Completion("", "", "")
+        summary.prompt_tokens += answer.prompt_tokens
+        summary.completion_tokens += answer.completion_tokens
+        reporter.finished_one(tagged)
     summary.seconds = time.monotonic() - begun
 
 

@@ -7,14 +7,22 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def one_core_each() -> Iterator[None]:
+def one_core_each(*, crowded: bool = False) -> Iterator[None]:
     """NumPy, SciPy and FAISS work with one thread inside, as far as they are loaded by then.
 
     A handful of products is too little to share out: their threads wait for each other by spinning,
-    which takes the cores from the server and from who asks it. PyTorch's stay, encoders need them.
+    which takes the cores from the server and from who asks it. PyTorch's stay, encoders need them,
+    unless the cores are `crowded` by a server that computes on them: there an encoder's threads
+    spin away three times what one takes.
     OpenMP counts threads for each thread that calls it, so call and search in the same one.
     """
     from threadpoolctl import ThreadpoolController
+
+    encoders = 0
+    if crowded:
+        import torch
+
+        encoders = torch.get_num_threads()
 
     libraries = [
         library
@@ -25,7 +33,11 @@ def one_core_each() -> Iterator[None]:
     try:
         for library in libraries:
             library.set_num_threads(1)
+        if encoders:
+            torch.set_num_threads(1)
         yield
     finally:
+        if encoders:
+            torch.set_num_threads(encoders)
         for library, threads in zip(libraries, before, strict=True):
             library.set_num_threads(threads)
