@@ -61,6 +61,7 @@ from tune import DATA, ROOT, RUNS, show, wait
 
 from llmtagger.backends.api_key import api_key
 from llmtagger.backends.folders import cache_dir
+from llmtagger.backends.hardware import has_cuda
 from llmtagger.backends.index_folder import CatalogueIndex, open_index
 from llmtagger.backends.models import resolve_model
 from llmtagger.backends.vllm_client import VllmGenerator
@@ -77,6 +78,7 @@ from llmtagger.protocols import Generator
 from llmtagger.scorers import learned_scorer
 from llmtagger.stages.parsing import answer_format
 from llmtagger.stages.scoring import WeightedScorer
+from llmtagger.threads import one_core_each
 
 RESULTS = ROOT / "eval" / "results" / "alternatives"
 SETS = ("flipkart_cat_en", "shopify_store_freetags_en")
@@ -123,6 +125,7 @@ class Bench:
     calibration: Calibration | None
     generator: VllmGenerator
     endpoint: str
+    crowded: bool  # the server computes on the cores of this machine
     spacy: Spacy | None
 
     @property
@@ -170,7 +173,8 @@ def llmtagger(bench: Bench, products: Sequence[Product], mark: str) -> Pass:
     """Everything that `tag` does but for files."""
     tagger = bench.tagger(mark, bench.generator)
     begun = time.monotonic()
-    results = tagger.tag_all(products)
+    with one_core_each(crowded=bench.crowded):
+        results = tagger.tag_all(products)
     seconds = time.monotonic() - begun
     judge, cut = bench.outcome.judge, bench.cut
     kept = [
@@ -478,7 +482,8 @@ def main() -> None:
             generator.probe()
             calibration = calibrated(outcome, generator, chosen.calibrate)
             index = open_index(RESULTS / name / "index")
-            bench = Bench(outcome, index, calibration, generator, endpoint, spacy)
+            crowded = not (chosen.endpoint or has_cuda())
+            bench = Bench(outcome, index, calibration, generator, endpoint, crowded, spacy)
             found = compare(name, bench, chosen.products, chosen.rounds)
             generator.close()
             (RESULTS / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n", "utf-8")
