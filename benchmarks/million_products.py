@@ -5,6 +5,7 @@
 
 The vectors are drawn around centres, one for every 100 products, since products come in kinds;
 uniform noise would be no test of a graph. Queries are further draws around the same centres.
+Beside them stands BM25, the other half of retrieval, over as many texts of a dozen words each.
 """
 
 from __future__ import annotations
@@ -25,8 +26,10 @@ from typing import Any
 import faiss
 import numpy as np
 from numpy.typing import NDArray
+from scale import texts
 
 from llmtagger.backends.arrays import VectorWriter, open_array
+from llmtagger.backends.lexical import LexicalIndex
 from llmtagger.backends.vectors import (
     EF_BUILD,
     EF_SEARCH,
@@ -213,7 +216,28 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         result[f"recall_at_10_{name}"] = round(recall(found, wanted), 4)
         if mask is not None:
             result[f"one_of_{name}"] = timed(index, some, 1, mask)
-    return result
+    del index, bare
+    return result | words(arguments.count, arguments.queries, folder)
+
+
+def words(count: int, queries: int, folder: Path) -> dict[str, Any]:
+    """The same of BM25: every text may be found."""
+    dice = np.random.default_rng(21)
+    before, began = memory(), time.perf_counter()
+    LexicalIndex.build(texts(dice, count)).save(folder / "words")
+    built = time.perf_counter() - began
+    began = time.perf_counter()
+    index = LexicalIndex.load(folder / "words", count=count)
+    loaded = time.perf_counter() - began
+    allowed = np.ones(count, dtype=np.bool_)
+    asked = list(texts(dice, queries))
+    taken = [clocked(lambda text=text: index.search([text], _K, allowed)) for text in asked]
+    return {
+        "words_build_s": round(built, 1),
+        "words_load_s": round(loaded, 2),
+        "words_held_mb": memory() - before,
+        "words_one": percentiles(taken),
+    }
 
 
 if __name__ == "__main__":
