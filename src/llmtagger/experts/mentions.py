@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ _PULL = 2.0  # mentions' worth of pull towards the rate of the tag's key
 Seen = tuple[Iterable[int], set[int]]  # the tags that a product mentions, and those it carries
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class MentionRates:
     """`counts` (tags, 2): products that mention the tag, and those of them that carry it.
 
@@ -43,13 +44,17 @@ class MentionRates:
 
     def rates(self, mentioned: Iterable[int]) -> dict[int, float]:
         """The share in 0..1 for each mentioned tag, pulled towards that of its key where rare."""
-        tags = np.fromiter(mentioned, dtype=np.int64)
-        found = {}
-        for tag in tags.tolist():
-            of_key = self.counts[self.families == self.families[tag]].sum(axis=0)
-            base = (of_key[1] + 0.5) / (of_key[0] + 1.0)
-            found[tag] = float((self.counts[tag, 1] + _PULL * base) / (self.counts[tag, 0] + _PULL))
-        return found
+        return {tag: self._rate(tag) for tag in mentioned}
+
+    def _rate(self, tag: int) -> float:
+        named, carried = self._of_keys[self.families[tag]]
+        base = (carried + 0.5) / (named + 1.0)
+        return float((self.counts[tag, 1] + _PULL * base) / (self.counts[tag, 0] + _PULL))
+
+    @cached_property
+    def _of_keys(self) -> NDArray[np.float64]:
+        """(keys, 2): the counts of all tags of a key together."""
+        return np.stack([np.bincount(self.families, each) for each in self.counts.T], axis=1)
 
 
 def _counts(tags: int, products: Iterable[Seen]) -> NDArray[np.int64]:
