@@ -27,6 +27,7 @@ from instant_server import instant
 
 WORDS, SYLLABLES = 20_000, ("ba", "do", "ki", "lu", "me", "no", "pa", "ri", "sa", "tu")
 TAGS_EACH = 4
+TICKS = (1, 2, 5, 10, 20)
 SIZES = ((100, 100), (1_000, 100), (10_000, 100), (10_000, 10_000), (10_000, 70_000))
 
 
@@ -147,7 +148,9 @@ def draw(rows: list[Row], path: Path) -> None:
     except ImportError:
         sys.stderr.write("no plot: matplotlib is not installed\n")
         return
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+    figure, (left, right) = pyplot.subplots(
+        1, 2, figsize=(9, 3.4), layout="constrained", sharey=True
+    )
     smallest = min(row.tags for row in rows)
     largest = max(row.products for row in rows)
     by_products = [row for row in rows if row.tags == smallest]
@@ -161,6 +164,9 @@ def draw(rows: list[Row], path: Path) -> None:
         axes.plot(sizes, [row.first.seconds for row in chosen], "s-", label="first product, s")
         axes.plot(sizes, [row.cpu_each for row in chosen], "^-", label="each further, ms of CPU")
         axes.set(xscale="log", yscale="log", xlabel=label)
+        axes.set_xticks(sizes, [f"{each:,}" for each in sizes])
+        axes.set_yticks(TICKS, [str(each) for each in TICKS])
+        axes.minorticks_off()
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
     left.legend(frameon=False)

@@ -62,39 +62,6 @@ def test_scores_equal_the_formula(query: str) -> None:
     assert not scores[0][len(order) :].any()
 
 
-@given(
-    texts=st.lists(st.text("abcd ", max_size=30), min_size=1, max_size=40),
-    query=st.text("abcde ", max_size=20),
-    k=st.integers(0, 12),
-    seed=st.none() | st.integers(0, 99),
-)
-def test_of_many_texts_the_same_are_found(
-    texts: list[str], query: str, k: int, seed: int | None
-) -> None:
-    """Where most texts are left out of the sums, positions and scores are the same to the bit."""
-    index = LexicalIndex.build(texts)
-    allowed = None if seed is None else np.random.default_rng(seed).random(len(texts)) < 0.7
-    summed = index.search([query], k, allowed)
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("llmtagger.backends.lexical._SMALL", 0)
-        sought = index.search([query], k, allowed)
-    assert [part.tolist() for part in sought] == [part.tolist() for part in summed]
-
-
-def test_of_texts_in_a_language_the_same_are_found() -> None:
-    """Words are as unevenly frequent as a language's, so that the common ones are not added up."""
-    dice = np.random.default_rng(0)
-    share = 1 / np.arange(1, 301)
-    drawn = dice.choice(300, (2000, 8), p=share / share.sum())
-    texts = [" ".join(f"w{word}x" for word in row) for row in drawn.tolist()]
-    index = LexicalIndex.build(texts)
-    summed = index.search(texts[:200], 10)
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("llmtagger.backends.lexical._SMALL", 0)
-        sought = index.search(texts[:200], 10)
-    assert [part.tolist() for part in sought] == [part.tolist() for part in summed]
-
-
 def test_a_mask_hides_texts() -> None:
     allowed = np.array([False, True, True, True, True, True])
     positions, _ = LexicalIndex.build(TEXTS).search(["red leather wallet"], 3, allowed)

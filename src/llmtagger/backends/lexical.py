@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 
@@ -22,8 +21,6 @@ from llmtagger.errors import IndexDamaged
 from llmtagger.protocols import Hits, Mask
 
 _K1, _B = 1.5, 0.75
-_SMALL = 50_000  # texts up to which all that share a word with the query are added up
-_ROUNDING = 1e-5  # relative; sums in another order differ by less
 _LIMIT = 20_000  # characters of a text that are read
 _HAN = "\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _KANA = "\u3040-\u30ff"
@@ -77,83 +74,21 @@ class LexicalIndex:
         positions = np.full((len(texts), k), -1, dtype=np.int64)
         found = np.zeros((len(texts), k), dtype=np.float32)
         for row, text in enumerate(texts):
-            best, scores = self._best(self._known(text), k, allowed)
+            scores = self._scores(text)
+            if allowed is not None:
+                scores[~allowed] = 0.0
+            best = best_positions(scores, k, above=0.0)
             positions[row, : len(best)] = best
-            found[row, : len(best)] = scores
+            found[row, : len(best)] = scores[best]
         return positions, found
 
-    def _known(self, text: str) -> list[int]:
-        """The words of a text that any of ours holds, each once."""
-        words = dict.fromkeys(words_of(text))
-        return [term for word in words if (term := self._terms.get(word)) is not None]
-
-    def _best(
-        self, terms: Sequence[int], k: int, allowed: Mask | None
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Positions and scores of the k best, or of as many as share a word."""
-        if terms and k and self._count > _SMALL:
-            some = self._within_reach(terms, k, allowed)
-            scores = np.zeros(len(some), dtype=np.float32)
-            for term in terms:
-                scores += self._brings(term, some)
-            best = best_positions(scores, k, above=0.0)
-            return some[best].astype(np.int64), scores[best]
+    def _scores(self, text: str) -> NDArray[np.float32]:
         scores = np.zeros(self._count, dtype=np.float32)
-        for term in terms:
-            texts, weights = self._cells(term)
-            scores[texts] += weights
-        if allowed is not None:
-            scores[~allowed] = 0.0
-        best = best_positions(scores, k, above=0.0)
-        return best, scores[best]
-
-    def _within_reach(
-        self, terms: Sequence[int], k: int, allowed: Mask | None
-    ) -> NDArray[np.int32]:
-        """Allowed texts among which the k best are, by position.
-
-        Rare words come first. As soon as the k-th best of the texts that hold any has more than all
-        other words can bring, no further text is in reach, and of these words only what they bring
-        to the texts at hand is looked up (MaxScore: Turtle & Flood 1995).
-        """
-        rare_first = sorted(terms, key=lambda term: len(self._cells(term)[0]))
-        left = [*np.cumsum(self._most[rare_first][::-1])[::-1].tolist(), 0.0]
-        scores = np.zeros(self._count, dtype=np.float32)
-        added = number = 0
-        for number, term in enumerate(rare_first):
-            texts, weights = self._cells(term)
-            if k <= added < len(texts):  # a look costs about what adding them up does
-                some = _positive(scores, allowed)
-                if _least(scores[some], k) > left[number]:
-                    break
-            scores[texts] += weights
-            added += len(texts)
-        else:
-            number, some = len(rare_first), _positive(scores, allowed)
-        reached = scores[some]
-        for rest, bound in zip([*rare_first[number:], None], left[number:], strict=True):
-            kept = reached + bound >= _least(reached, k)
-            some, reached = some[kept], reached[kept]
-            if rest is not None:
-                reached += self._brings(rest, some)
-        return some
-
-    def _brings(self, term: int, some: NDArray[np.int32]) -> NDArray[np.float32]:
-        """What a word brings to each of a few texts."""
-        texts, weights = self._cells(term)
-        at = np.searchsorted(texts, some)
-        at[at == len(texts)] = 0
-        return np.where(texts[at] == some, weights[at], np.float32(0))
-
-    def _cells(self, term: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        """The texts that hold a word, by position, and its weight in each."""
-        held = slice(self._starts[term], self._starts[term + 1])
-        return self._texts[held], self._weights[held]
-
-    @cached_property
-    def _most(self) -> NDArray[np.float32]:
-        """The most that each word brings to any text."""
-        return np.maximum.reduceat(self._weights, self._starts[:-1])
+        for word in dict.fromkeys(words_of(text)):
+            if (term := self._terms.get(word)) is not None:
+                held = slice(self._starts[term], self._starts[term + 1])
+                scores[self._texts[held]] += self._weights[held]
+        return scores
 
     def save(self, folder: Path) -> None:
         """Write plain arrays and a list of words, all without pickle, into a new folder."""
@@ -179,17 +114,6 @@ class LexicalIndex:
         if len(texts) and int(texts.max()) >= count:
             raise damaged
         return cls({word: i for i, word in enumerate(words)}, starts, texts, weights, count)
-
-
-def _positive(scores: NDArray[np.float32], allowed: Mask | None) -> NDArray[np.int32]:
-    """The allowed positions of scores above 0."""
-    held = scores > 0  # NumPy lists places of truth values ten times as fast as of numbers
-    return np.flatnonzero(held if allowed is None else held & allowed).astype(np.int32)
-
-
-def _least(scores: NDArray[np.float32], k: int) -> float:
-    """The k-th best score, less what rounding may have added; 0 of fewer."""
-    return float(np.partition(scores, -k)[-k]) * (1 - _ROUNDING) if len(scores) >= k else 0.0
 
 
 def _weights(
