@@ -155,7 +155,7 @@ def _usable(path: Path | None) -> Iterator[None]:
     """SQLite's complaints as a `RunError` with the remedy."""
     try:
         yield
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # the latter: of a damaged schema
         name = getattr(error, "sqlite_errorname", "")
         disk = name.startswith(("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY"))
         raise RunError(

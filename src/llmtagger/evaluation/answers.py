@@ -112,7 +112,7 @@ class KeptAnswers:
         """SQLite's complaints, and the disk's, with the remedy."""
         try:
             yield
-        except (sqlite3.DatabaseError, OSError) as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError, OSError) as error:
             raise self._damaged(str(error)) from error
 
     def _damaged(self, why: str) -> RunError:

@@ -131,7 +131,7 @@ class Shelf:
         """SQLite's complaints as a `ConfigError` with the remedy."""
         try:
             yield
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter: of a damaged schema
             raise ConfigError(
                 f"{self._path} cannot be used: {error}",
                 hint="make room on the disk, or its folder writable; if neither is amiss, end the "
