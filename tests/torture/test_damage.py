@@ -244,6 +244,16 @@ def test_damaged_answers_are_refused_or_asked_again(tmp_path: Path, seed: int) -
         _answers(path)
 
 
+def test_answers_whose_schema_is_no_utf_8_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "answers.sqlite"
+    _answers(path)
+    raw = path.read_bytes()
+    assert b"TEXT NOT NULL" in raw
+    path.write_bytes(raw.replace(b"TEXT NOT NULL", b"\xcbEXT NOT NULL"))
+    with pytest.raises(RunError, match=r"answers\.sqlite cannot be used"):
+        _answers(path)
+
+
 ANSWERS: dict[str, Callable[[str], object]] = {
     "altered": lambda said: said.replace("product 7", "product 8"),
     "no JSON": lambda said: "{" + said,

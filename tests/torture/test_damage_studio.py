@@ -89,6 +89,7 @@ GOLD = {
     "a mark that is gone": "DELETE FROM marks WHERE product_id = 'p7' AND tag = 'gift'",
     "a mark of another product": "UPDATE marks SET product_id = 'q7' WHERE product_id = 'p7'",
     "a title": "UPDATE products SET record = replace(record, 'wallet', 'walled') WHERE id = 'p7'",
+    "a text that is no UTF-8": "UPDATE marks SET at = CAST(x'ff' AS TEXT) WHERE product_id = 'p7'",
     "a state": "UPDATE products SET state = 'approved' WHERE id = 'p7'",
     "an id": "UPDATE products SET id = 'q7' WHERE id = 'p7'",
     "a product that is gone": "DELETE FROM products WHERE id = 'p7'",
@@ -168,6 +169,13 @@ def test_a_damaged_shelf_is_refused_or_lacks_something(views: Path, seed: int) -
         _write(views, damaged)
         hint = _shelf_is_right_or_refused(views)
         assert hint is None or "delete that file" in hint, what
+
+
+def test_a_shelf_whose_schema_is_no_utf_8_is_refused(views: Path) -> None:
+    raw = views.read_bytes()
+    assert b"PRIMARY KEY (basis" in raw
+    _write(views, raw.replace(b"PRIMARY KEY (basis", b"PRIMARY \xcbEY (basis"))
+    assert "delete that file" in (_shelf_is_right_or_refused(views) or "")
 
 
 SHELF = {

@@ -18,7 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
@@ -244,6 +244,7 @@ def _sound_parquet() -> bytes:
 
 @fuzz
 @given(edits=EDITS)
+@example(edits=[(2206, 4, b"\0\0\0\x80")])  # a column's name that is no UTF-8
 def test_a_damaged_parquet_file_is_read_or_refused(
     folder: Path, edits: list[tuple[int, int, bytes]]
 ) -> None:

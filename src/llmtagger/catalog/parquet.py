@@ -22,7 +22,7 @@ def parquet_names(source: Source) -> tuple[str, ...]:
 
     try:
         return tuple(parquet.read_schema(source.path).names)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise _unreadable(source, error) from error
 
 
