@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 
 @contextmanager
@@ -18,12 +18,6 @@ def one_core_each(*, crowded: bool = False) -> Iterator[None]:
     """
     from threadpoolctl import ThreadpoolController
 
-    encoders = 0
-    if crowded:
-        import torch
-
-        encoders = torch.get_num_threads()
-
     libraries = [
         library
         for library in ThreadpoolController().lib_controllers
@@ -33,11 +27,20 @@ def one_core_each(*, crowded: bool = False) -> Iterator[None]:
     try:
         for library in libraries:
             library.set_num_threads(1)
-        if encoders:
-            torch.set_num_threads(1)
-        yield
+        with _one_for_encoders() if crowded else nullcontext():
+            yield
     finally:
-        if encoders:
-            torch.set_num_threads(encoders)
         for library, threads in zip(libraries, before, strict=True):
             library.set_num_threads(threads)
+
+
+@contextmanager
+def _one_for_encoders() -> Iterator[None]:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
