@@ -16,6 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
+from llmtagger.catalog.additions import Additions, collect
 from llmtagger.catalog.files import Source, find_encoding, open_source
 from llmtagger.catalog.products import FIELDS, join_tags
 from llmtagger.catalog.reading import open_shop
@@ -25,11 +26,13 @@ from llmtagger.catalog.tables import guard, read_header, table_line
 from llmtagger.errors import CatalogError
 
 Records = Iterable[Mapping[str, Any]]
+WriteBack = Callable[[Source, CatalogOptions, Additions, BinaryIO], None]
 
 _LEADING = tuple(name for name in FIELDS if name != "tags")
 _RESULTS = ("tags", "tag_details", "review", "rejected", "problem", "run")
 _BATCH = 1_000  # rows of a Parquet file written at once
 _STDOUT = "-"
+_RECORDS = (".jsonl", ".ndjson")  # formats that hold full records, with evidence
 
 
 def write_records(
@@ -38,6 +41,8 @@ def write_records(
     *,
     source: Path | str | None = None,
     options: CatalogOptions = CatalogOptions(),  # noqa: B008  it is frozen
+    review_column: str | None = None,
+    plain: bool = False,
 ) -> int:
     """Write output records to a .jsonl, .csv, .tsv or .parquet file; `-` is JSONL to stdout.
 
@@ -46,25 +51,41 @@ def write_records(
     nested values are JSON. In .csv and .tsv files a cell that a spreadsheet would take for a
     formula has a quote before it, which reading takes away again.
 
-    Where output is .csv and `source` is a Shopify export, the output is that export with each
-    product's new tags after those a person put there, and nothing else changed: it goes back into
-    a shop, which would show a quote.
+    Where `output` has the format of `source`, by its suffix, the source is written back: each
+    product's new tags stand after those a person put there, those for review in `review_column`,
+    and nothing else is changed. JSONL is written back only with `plain`; without, it holds the
+    full records.
     """
     if str(output) == _STDOUT:
         return _write_stdout(records)
     path = Path(output)
-    write = _WRITERS.get(path.suffix.lower())
-    if write is None:
+    suffix = path.suffix.lower()
+    write, back = _WRITERS.get(suffix), _back(suffix, source, plain)
+    if write is None and back is None:
         raise CatalogError(
             f"{path} has no suffix that says what to write",
             hint=f"name it {', '.join(_WRITERS)}",
         )
     with replacing(path) as handle:
-        if write is _write_csv and source is not None and str(source) != _STDOUT:
+        if back is not None and source is not None:
+            with open_source(source) as original:
+                additions = collect(records, review_column)
+                back(original, options, additions, handle)
+            return additions.records
+        if suffix == ".csv" and source is not None and str(source) != _STDOUT:
             written = _write_shop(records, handle, source, options)
             if written is not None:
                 return written
-        return write(records, handle)
+        return _WRITERS[suffix](records, handle)
+
+
+def _back(suffix: str, source: Path | str | None, plain: bool) -> WriteBack | None:
+    """What writes the source back, where it has the same format and can be."""
+    if source is None or str(source) == _STDOUT or Path(source).suffix.lower() != suffix:
+        return None
+    if suffix in _RECORDS and not plain:
+        return None
+    return _WRITE_BACK.get(suffix)
 
 
 def write_rejects(rows: Iterable[RejectedRow], path: Path) -> int:
@@ -173,6 +194,9 @@ _WRITERS: dict[str, Callable[[Records, IO[bytes]], int]] = {
     ".tsv": _write_tsv,
     ".parquet": _write_parquet,
 }
+
+# Formats that are written back where the input has them: the source, its additions, the new file
+_WRITE_BACK: dict[str, WriteBack] = {}
 
 
 @contextmanager
