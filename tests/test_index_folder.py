@@ -276,7 +276,7 @@ def test_another_encoder_is_refused(encoder: HashingEncoder, said: str, made: Pa
     assert caught.value.hint
 
 
-@pytest.mark.parametrize(("version", "hint"), [(3, "update llmtagger"), (1, "build the index")])
+@pytest.mark.parametrize(("version", "hint"), [(4, "update llmtagger"), (2, "build the index")])
 def test_another_format_is_refused(version: int, hint: str, copy: Path) -> None:
     path = current_snapshot(copy) / MANIFEST
     record = json.loads(path.read_text(encoding="utf-8"))

@@ -44,9 +44,15 @@ class Reason(StrEnum):
     MALFORMED = "malformed"
 
 
+REVIEWS = "reviews"  # the field of a span that customers wrote
+
+
 @dataclass(frozen=True, slots=True)
 class Product:
-    """One product of a catalogue; `tags` is None when nobody has labelled it."""
+    """One product of a catalogue; `tags` is None when nobody has labelled it.
+
+    `reviews` are what customers wrote. They are no part of `fields` or `text`.
+    """
 
     id: str
     title: str
@@ -54,6 +60,7 @@ class Product:
     brand: str = ""
     category: str = ""
     attributes: Mapping[str, str] = field(default_factory=dict)
+    reviews: tuple[str, ...] = ()
     tags: tuple[str, ...] | None = None
     lang: str = ""
     group: str = ""
@@ -70,6 +77,12 @@ class Product:
             yield f"attributes.{key}", value
         if self.description:
             yield "description", self.description
+
+    def sources(self) -> Iterator[tuple[str, str]]:
+        """All texts that may mention a tag: the fields, then each review."""
+        yield from self.fields()
+        for review in self.reviews:
+            yield REVIEWS, review
 
     def text(self) -> str:
         """All fields in one string, a field a line; what encoders and the lexical index see."""

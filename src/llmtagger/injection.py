@@ -18,7 +18,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-from llmtagger.datatypes import Problem, Product, Shortlist
+from llmtagger.datatypes import REVIEWS, Problem, Product, Shortlist
 from llmtagger.normalise import INVISIBLE, is_han
 from llmtagger.wording import neutralise
 
@@ -193,11 +193,14 @@ def guard_product(product: Product) -> tuple[Product, Problem | None]:
     attributes = {
         key: _guarded(value) for key, value in product.attributes.items() if not instructions(key)
     }
-    if masked == parts and attributes == product.attributes:
+    reviews = tuple(filter(None, map(_guarded, product.reviews)))
+    if (masked, attributes, reviews) == (parts, product.attributes, product.reviews):
         return product, None
     named = parts | {f"attributes.{key}": value for key, value in product.attributes.items()}
     told = [name for name, text in named.items() if instructions(name) or instructions(text)]
-    fields: dict[str, Any] = {**masked, "attributes": attributes}
+    if any(map(instructions, product.reviews)):
+        told.append(REVIEWS)
+    fields: dict[str, Any] = {**masked, "attributes": attributes, REVIEWS: reviews}
     return replace(product, **fields), _remark(told) if told else None
 
 

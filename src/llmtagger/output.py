@@ -53,6 +53,8 @@ def product_record(product: Product) -> dict[str, Any]:
             record[name] = value
     if product.attributes:
         record["attributes"] = dict(product.attributes)
+    if product.reviews:
+        record["reviews"] = list(product.reviews)
     return record | dict(product.extra)
 
 

@@ -73,6 +73,7 @@ def redacted(product: Product) -> Product:
         brand=redact(product.brand),
         category=redact(product.category),
         attributes={redact(key): redact(value) for key, value in product.attributes.items()},
+        reviews=tuple(map(redact, product.reviews)),
     )
 
 

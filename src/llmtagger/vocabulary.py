@@ -155,13 +155,14 @@ class Vocabulary:
     ) -> dict[int, tuple[Span, ...]]:
         """Positions of the tags that a product's text names literally, and where it does.
 
-        A mention inside a longer one does not count: `coin` is not read off `coin pocket`. Tags at
-        the positions `without` are taken as if they were not in the vocabulary.
+        Reviews count as text. A mention inside a longer one does not count: `coin` is not read off
+        `coin pocket`. Tags at the positions `without` are taken as if they were not in the
+        vocabulary.
         """
         found: dict[int, list[Span]] = defaultdict(list)
         if not len(self._automaton):
             return {}
-        for field, text in product.fields():
+        for field, text in product.sources():
             folded = FoldedText(text)
             for start, end, positions in _longest(self._automaton, folded, without):
                 for position in positions:

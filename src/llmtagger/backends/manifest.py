@@ -11,7 +11,7 @@ from typing import Any
 
 from llmtagger.errors import IndexDamaged, IndexMismatch
 
-FORMAT = 2
+FORMAT = 3
 MANIFEST = "manifest.json"
 METRIC = "cosine"
 

@@ -21,6 +21,7 @@ def _schema() -> Any:
 
     columns = [pa.field(name, pa.string(), nullable=False) for name in _TEXTS]
     columns += [
+        pa.field("reviews", pa.list_(pa.string()), nullable=False),
         pa.field("attributes", pa.string(), nullable=False),  # JSON object
         pa.field("extra", pa.string(), nullable=False),  # JSON object
         pa.field("tags", pa.list_(pa.string())),  # null: nobody has labelled it
@@ -119,6 +120,7 @@ def _to_row(product: Product, live: bool) -> dict[str, Any]:
     row: dict[str, Any] = {name: _written(getattr(product, name)) for name in _TEXTS}
     row["attributes"] = json.dumps(dict(product.attributes), default=str)
     row["extra"] = json.dumps(dict(product.extra), default=str)
+    row["reviews"] = list(map(_written, product.reviews))
     row["tags"] = None if product.tags is None else [_written(tag) for tag in product.tags]
     row["live"] = live
     return row
@@ -129,6 +131,7 @@ def _from_row(row: dict[str, Any]) -> Product:
         **{name: row[name] for name in _TEXTS},
         attributes=json.loads(row["attributes"]),
         extra=json.loads(row["extra"]),
+        reviews=tuple(row["reviews"]),
         tags=None if row["tags"] is None else tuple(row["tags"]),
     )
 

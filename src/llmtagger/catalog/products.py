@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,10 @@ from llmtagger.errors import CatalogError
 
 Synonyms = Mapping[str, tuple[str, ...]]
 
-FIELDS = ("id", "title", "description", "brand", "category", "attributes", "tags", "lang", "group")
+FIELDS = (
+    *("id", "title", "description", "brand", "category", "attributes", "reviews"),
+    *("tags", "lang", "group"),
+)
 SYNONYMS: Synonyms = {
     "id": ("id", "sku", "product_id", "handle", "商品id", "商品编号", "编号"),
     "title": ("title", "name", "product_name", "product_title", "标题", "商品名称", "名称"),
@@ -24,6 +28,10 @@ SYNONYMS: Synonyms = {
     "brand": ("brand", "vendor", "品牌"),
     "category": ("category", "类目", "分类", "product_type", "type"),
     "attributes": ("attributes", "属性"),
+    "reviews": (
+        *("reviews", "customer_reviews", "comments"),
+        *("评价", "买家评价", "用户评价", "评论", "买家评论", "用户评论"),
+    ),
     "tags": ("tags", "标签"),
     "lang": ("lang", "language"),
     "group": ("group", "item_group_id"),
@@ -31,6 +39,7 @@ SYNONYMS: Synonyms = {
 _PREFIX = "attributes."
 _GUESSED_FROM = 500  # characters of a description that tell its language
 _DELIMITERS = "|;,"
+_NUMBER = re.compile(r"[\d.,]{1,20}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +141,10 @@ def build(values: Mapping[str, Any], layout: Layout, *, cells: bool) -> Product:
 
     title = mend(_required("title", get("title")))
     description = mend(_text("description", get("description")))
+    reviews = _reviews(get("reviews"))
+    extra = {name: values[column] for column, name in layout.extra if column in values}
+    if reviews is None:  # a count, a rating: kept as it came
+        extra[layout.fields["reviews"]] = get("reviews")
     return Product(
         id=_required("id", get("id")),
         title=title,
@@ -139,11 +152,29 @@ def build(values: Mapping[str, Any], layout: Layout, *, cells: bool) -> Product:
         brand=mend(_text("brand", get("brand"))),
         category=mend(_text("category", get("category"))),
         attributes=_attributes(get("attributes"), values, layout.attributes),
+        reviews=reviews or (),
         tags=_tags(get("tags"), cells),
         lang=_text("lang", get("lang")) or guess_language(title + description[:_GUESSED_FROM]),
         group=_text("group", get("group")),
-        extra={name: values[column] for column, name in layout.extra if column in values},
+        extra=extra,
     )
+
+
+def _reviews(value: Any) -> tuple[str, ...] | None:
+    """The reviews in a text, a list of texts or the JSON of a list; None for anything else."""
+    if isinstance(value, str):
+        value = _listed(value.strip())
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        return () if value is None else None
+    return tuple(text for each in value if (text := mend(each.strip())))
+
+
+def _listed(cell: str) -> Any:
+    """What a cell of reviews holds: a number is no review."""
+    if cell.startswith("["):
+        with suppress(ValueError, RecursionError):
+            return json.loads(cell)
+    return 0 if _NUMBER.fullmatch(cell) else [cell]
 
 
 def _required(field: str, value: Any) -> str:

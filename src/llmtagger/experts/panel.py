@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from llmtagger.datatypes import Extraction, Opinion, Product, Span, TagKind
+from llmtagger.datatypes import REVIEWS, Extraction, Opinion, Product, Span, TagKind
 from llmtagger.experts import extraction, linear
 from llmtagger.experts.extraction import Extractor
 from llmtagger.experts.linear import LinearExpert
@@ -68,7 +68,7 @@ class Panel:
                 Opinion(
                     linear=estimates[row],
                     mentioned=mentioned,
-                    trust=self.mentions.rates(mentioned) if self.mentions else {},
+                    trust=self.mentions.rates(_told(mentioned)) if self.mentions else {},
                     extracted=self.extractor.extract(product) if self.extractor else (),
                 )
             )
@@ -121,7 +121,7 @@ class LeftOut:
                 self._opinions[product.id] = Opinion(
                     linear=best(tags, estimates[row]),
                     mentioned=mentioned,
-                    trust=rates.rates(mentioned),
+                    trust=rates.rates(_told(mentioned)),
                     extracted=extracted.get(product.id, ()),
                     unknown=unknown,
                     own=own,
@@ -148,8 +148,8 @@ def _cross_fitted(
 
 def _seen(
     products: Sequence[Product], labels: Any, vocabulary: Vocabulary, given: bool
-) -> Iterator[tuple[dict[int, tuple[Span, ...]], set[int]]]:
-    """What each product mentions and carries.
+) -> Iterator[tuple[tuple[int, ...], set[int]]]:
+    """What each product mentions, outside of reviews, and carries.
 
     A tag that a product alone brought into the vocabulary hides shorter mentions in its own text,
     but not in another's: these count as well.
@@ -161,7 +161,14 @@ def _seen(
         brought = set() if given else {tag for tag in carried if support[tag] == 1}
         if brought & mentioned.keys():
             mentioned = vocabulary.mentions(product, without=brought) | mentioned
-        yield mentioned, carried
+        yield _told(mentioned), carried
+
+
+def _told(mentioned: Mapping[int, tuple[Span, ...]]) -> tuple[int, ...]:
+    """The tags that the shop itself mentions; customers' words teach nothing of those."""
+    return tuple(
+        tag for tag, spans in mentioned.items() if any(span.field != REVIEWS for span in spans)
+    )
 
 
 def features(sketch: Sketch, products: Sequence[Product], vectors: Vectors) -> Vectors:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from llmtagger.datatypes import (
+    REVIEWS,
     Candidate,
     Evidence,
     ParsedTags,
@@ -16,10 +17,12 @@ from llmtagger.datatypes import (
     ScoredTag,
     ScoredTags,
     Shortlist,
+    Span,
 )
 
 _SOFT = 0.02  # keeps the curve finite at 0 and 1
 _MANY = 1000  # carriers from which on a tag counts as fully supported
+_IN_REVIEWS = 0.25  # what a mention in a review counts of one in the shop's own words
 MODEL = ("chosen", "confidence")  # signals that are there only where the model was asked
 
 
@@ -116,7 +119,7 @@ def signals(
         "lexical_vote": candidate.lexical_vote,
         "name_similarity": candidate.name_similarity,
         "name_lexical": candidate.name_lexical,
-        "literal": 1.0 if spans else 0.0,
+        "literal": _literal(spans),
         "trust": candidate.trust,
         "extracted": candidate.extracted,
         "linear": candidate.linear,
@@ -126,6 +129,11 @@ def signals(
         "chosen": 1.0 if proposal else 0.0,
         "confidence": confidence,
     }
+
+
+def _literal(spans: tuple[Span, ...]) -> float:
+    """How much a mention counts: customers speak of other products and of how one is used."""
+    return max((_IN_REVIEWS if span.field == REVIEWS else 1.0 for span in spans), default=0.0)
 
 
 @dataclass(frozen=True, slots=True)
