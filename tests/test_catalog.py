@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import sys
@@ -221,8 +222,8 @@ GOOD = '{"id": "good", "title": "Hat"}'
         pytest.param('{"id": 1, "title": ["Hat"]}', "the title is neither", id="list title"),
         pytest.param('{"id": 1, "title": NaN}', "the title is empty", id="NaN"),
         pytest.param('{"id": 1, "title": "a\0b"}', "NUL", id="NUL byte"),
-        pytest.param('{"id": 1, "title": "a\\u0000b"}', "NUL", id="escaped NUL"),
-        pytest.param('{"id": 1, "title": "a\\ud83d"}', "surrogate", id="half a character"),
+        pytest.param('{"id": "a\\u0000b", "title": "a"}', "half a character", id="NUL in the id"),
+        pytest.param('{"id": "a\\ud83d", "title": "a"}', "half a character", id="half of an id"),
         pytest.param(b'{"id": 1, "title": "\xc3\x28"}', "does not decode as utf-8", id="not utf-8"),
         pytest.param('{"id": 1, "title": "a", "tags": "x"}', "not a list", id="tags are a text"),
         pytest.param('{"id": 1, "title": "a", "tags": [1]}', "not a list", id="tags are numbers"),
@@ -399,12 +400,40 @@ def test_parquet(tmp_path: Path) -> None:
         Product(
             id="1", title="Hat", tags=("a", "b"), attributes={"size": "M"}, lang="en",
             extra={"added": "1970-01-01"},
-        )
+        ),
+        Product(id="2", title="Ca\ufffdp", lang="en", extra={"added": "1970-01-02"}),
     ]  # fmt: skip
-    assert [(r.line, r.reason) for r in rejected] == [
-        (2, "the row holds a NUL byte"),
-        (3, "the id is empty"),
-    ]
+    assert [(r.line, r.reason) for r in rejected] == [(3, "the id is empty")]
+
+
+@pytest.mark.parametrize("half", ["\\ud800", "\\u0000"], ids=["half a character", "NUL"])
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.parquet"])
+def test_what_no_file_can_hold_is_replaced_at_intake(tmp_path: Path, name: str, half: str) -> None:
+    attributes, tags = f'{{"colo{half}ur": "re{half}d"}}', f'["a{half}"]'
+    if name == "a.csv":
+        rows = [["id", "title", "attributes", "tags"], ["1", "Hat", attributes, tags]]
+        text = io.StringIO(newline="")
+        csv.writer(text).writerows(rows)
+        content = text.getvalue().encode()
+    elif name == "a.jsonl":
+        content = (
+            f'{{"id": 1, "title": "Hat", "attributes": {attributes}, "tags": {tags}, '
+            f'"ex{half}tra": ["{half}", {{"{half}": 1}}]}}'
+        ).encode()
+    else:
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        handle = io.BytesIO()
+        cells = {"id": ["1"], "title": ["Hat"], "attributes": [attributes], "tags": [tags]}
+        parquet.write_table(pa.table(cells), handle)
+        content = handle.getvalue()
+    (product,), rejected = read(tmp_path, name, content)
+    assert rejected == []
+    assert product.attributes == {"colo\ufffdur": "re\ufffdd"}
+    assert product.tags == ("a\ufffd",)
+    if name == "a.jsonl":
+        assert product.extra == {"ex\ufffdtra": ["\ufffd", {"\ufffd": 1}]}
 
 
 _BYTES = st.one_of(

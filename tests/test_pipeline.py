@@ -77,6 +77,15 @@ def test_closed_tags_end_to_end(catalogue: Any, products: tuple[Product, ...]) -
     assert tagged.completion.model == "fake"
 
 
+def test_lost_characters_are_a_warning_and_cost_no_tags(catalogue: Any) -> None:
+    product = Product("1", "Leather wallet", attributes={"Colour": "br\ufffdwn"}, lang="en")
+    (tagged,) = _tagger(catalogue, None).tag([product])
+    assert tagged.problem is not None
+    assert (tagged.problem.code, tagged.failed) == ("text_repaired", False)
+    assert tagged.problem.message.endswith("in attributes.Colour")
+    assert tagged.scored.items
+
+
 def test_spans_end_to_end(catalogue: Any, products: tuple[Product, ...]) -> None:
     answer = '{"Color": ["brown"], "Material": ["suede", "zippered"]}'
     (tagged,) = _tagger(catalogue, FakeGenerator(lambda *_: answer), "span.v1").tag(products[10:11])

@@ -271,7 +271,7 @@ class Rejection:
     reason: Reason
 
 
-REMARKS = frozenset({"instruction_in_text"})  # the codes of problems that cost no tags
+REMARKS = frozenset({"instruction_in_text", "text_repaired"})  # problems that cost no tags
 
 
 @dataclass(frozen=True, slots=True)

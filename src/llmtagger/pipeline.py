@@ -8,6 +8,7 @@ from itertools import compress, islice
 from queue import SimpleQueue
 from typing import NamedTuple
 
+from llmtagger.catalog.text import loss
 from llmtagger.config import Settings
 from llmtagger.datatypes import (
     Completion,
@@ -148,7 +149,7 @@ class Tagger:
         found = self._retriever.retrieve([product for product, _ in read])
         for given, (product, remark), shortlist in zip(batch, read, found, strict=True):
             shown = guard_shortlist(shortlist) if self._guarded else shortlist
-            yield _Retrieved(given, product, shown, remark)
+            yield _Retrieved(given, product, shown, remark or loss(given))
 
     def _tag(self, number: int, retrieved: _Retrieved) -> _Numbered:
         given, product, shortlist, remark = retrieved

@@ -11,6 +11,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from functools import cache
 from io import BytesIO, StringIO
 from pathlib import Path
@@ -22,7 +23,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from llmtagger.catalog import CatalogOptions, RejectedRow, read_catalog
+from llmtagger.catalog import CatalogOptions, RejectedRow, read_catalog, write_records
 from llmtagger.config import AnswerSettings, PromptSettings
 from llmtagger.datatypes import (
     Candidate,
@@ -39,12 +40,14 @@ from llmtagger.errors import LlmtaggerError, PromptError
 from llmtagger.goldbook import GoldBook
 from llmtagger.goldsheets import export_gold, import_gold
 from llmtagger.injection import guard_product, guard_shortlist
+from llmtagger.output import product_record
 from llmtagger.sandbox import LONGEST, filling
 from llmtagger.stages.parsing import MOST_VALUES, answer_format
 from llmtagger.stages.prompting import PromptRenderer
 from llmtagger.templates import TemplateFile, find_template, list_templates
 from llmtagger.vocabulary import Vocabulary, read_vocabulary
 
+FORMATS = ["jsonl", "ndjson", "csv", "tsv", "parquet"]
 TORTURE = "--torture" in sys.argv  # settings are made before pytest has its options
 fuzz = settings(
     max_examples=10_000 if TORTURE else 15,
@@ -199,6 +202,46 @@ def test_json_rows_are_accepted_or_rejected(folder: Path, records: list[Any], ar
     path.write_text(f"[{','.join(lines)}]" if array else "\n".join(lines), encoding="utf-8")
     products, rejected = _read(path)
     assert len(products) + len(rejected) == len(records)
+
+
+ONE_PRODUCT = st.fixed_dictionaries(
+    {"title": st.text(min_size=1, max_size=9) | TEXT.filter(bool)},
+    optional={
+        "description": TEXT,
+        "brand": TEXT,
+        "category": TEXT,
+        "attributes": st.dictionaries(TEXT, TEXT, max_size=3),
+        "tags": st.lists(TEXT, max_size=3),
+        "lang": st.sampled_from(["en", "zh"]),
+        "price": JSON,
+    },
+)
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+@fuzz
+@given(given=st.lists(ONE_PRODUCT, max_size=4))
+@example(given=[{"title": "Hat", "attributes": {"colour": "\ud800"}, "price": "\0"}])
+def test_what_is_written_is_read_again(
+    folder: Path, suffix: str, given: list[dict[str, Any]]
+) -> None:
+    """Whatever comes in, the output of it is the same products, in every format."""
+    source, output = folder / "given.jsonl", folder / f"output.{suffix}"
+    first: dict[str, Any] = {"title": "so that there is one"}
+    records = [each | {"id": f"x{number}"} for number, each in enumerate([first, *given])]
+    source.write_text("\n".join(map(json.dumps, records)), encoding="utf-8")
+    products, _ = _read(source)
+    results = [{"tags": [{"tag": tag} for tag in product.tags or ()]} for product in products]
+    write_records(
+        (product_record(product) | more for product, more in zip(products, results, strict=True)),
+        output,
+    )
+    again, rejected = _read(output)
+    assert rejected == []
+    for product, read in zip(products, again, strict=True):
+        assert replace(read, tags=read.tags or (), extra={}) == replace(
+            product, tags=product.tags or (), extra={}
+        )
 
 
 @fuzz

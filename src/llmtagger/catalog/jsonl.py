@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +12,6 @@ from llmtagger.catalog.rows import RECORD_LIMIT, Row, RowFault, Rows, reject
 from llmtagger.errors import CatalogError
 
 _DEEPEST = 64  # levels of nesting; deeper ones cannot be written again everywhere
-_UNSURE = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")  # escapes that no text file can hold
 TOO_LONG = f"the record is longer than {RECORD_LIMIT // 1_000_000} million characters"
 NUL = "the row holds a NUL byte"
 
@@ -69,26 +67,20 @@ def _sound(value: Any, text: str) -> dict[str, Any]:
 
 
 def check_values(value: Any, text: str) -> None:
-    """Values, whose JSON is `text`, may not hold what cannot be written again."""
-    if not _UNSURE.search(text) and text.count("[") + text.count("{") <= _DEEPEST:
+    """Values, whose JSON is `text`, may not be nested more deeply than can be written again."""
+    if text.count("[") + text.count("{") <= _DEEPEST:
         return
-    for depth, each in _walk(value):
-        if depth > _DEEPEST:
-            raise RowFault("the JSON is nested too deeply")
-        if isinstance(each, str) and "\0" in each:
-            raise RowFault(NUL)
-        if isinstance(each, str) and any("\ud800" <= char <= "\udfff" for char in each):
-            raise RowFault("a text holds one half of a surrogate pair")
+    if any(depth > _DEEPEST for depth, _ in _walk(value)):
+        raise RowFault("the JSON is nested too deeply")
 
 
 def _walk(value: Any) -> Iterator[tuple[int, Any]]:
-    """Every value and key within, with its depth."""
+    """Every value within, with its depth."""
     waiting = [(0, value)]
     while waiting:
         depth, each = waiting.pop()
         yield depth, each
         if isinstance(each, dict):
-            waiting.extend((depth + 1, key) for key in each)
             waiting.extend((depth + 1, item) for item in each.values())
         elif isinstance(each, list):
             waiting.extend((depth + 1, item) for item in each)

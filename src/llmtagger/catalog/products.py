@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmtagger.catalog.rows import CatalogOptions, RowFault
-from llmtagger.catalog.text import guess_language, mend
+from llmtagger.catalog.text import guess_language, mend, writable
 from llmtagger.datatypes import Product
 from llmtagger.errors import CatalogError
 
@@ -133,20 +133,24 @@ def _free_name(name: str) -> str:
 def build(values: Mapping[str, Any], layout: Layout, *, cells: bool) -> Product:
     """The product that a row describes; `RowFault` says why it is none.
 
-    With `cells`, tags and attributes may be text to be taken apart, as in a CSV file.
+    With `cells`, tags and attributes may be text to be taken apart, as in a CSV file. Characters
+    that no file can hold become U+FFFD, except in an id: two ids could become one.
     """
 
     def get(field: str) -> Any:
-        return values.get(layout.fields.get(field))  # type: ignore[arg-type]  # None finds nothing
+        value = values.get(layout.fields.get(field))  # type: ignore[arg-type]  # None finds nothing
+        return value if field == "id" else _held(value)
 
     title = mend(_required("title", get("title")))
     description = mend(_text("description", get("description")))
     reviews = _reviews(get("reviews"))
-    extra = {name: values[column] for column, name in layout.extra if column in values}
+    extra = {
+        _held(name): _held(values[column]) for column, name in layout.extra if column in values
+    }
     if reviews is None:  # a count, a rating: kept as it came
         extra[layout.fields["reviews"]] = get("reviews")
     return Product(
-        id=_required("id", get("id")),
+        id=_identity(get("id")),
         title=title,
         description=description,
         brand=mend(_text("brand", get("brand"))),
@@ -173,8 +177,23 @@ def _listed(cell: str) -> Any:
     """What a cell of reviews holds: a number is no review."""
     if cell.startswith("["):
         with suppress(ValueError, RecursionError):
-            return json.loads(cell)
+            return writable(json.loads(cell))
     return 0 if _NUMBER.fullmatch(cell) else [cell]
+
+
+def _held(value: Any) -> Any:
+    """A value whose texts any file can hold."""
+    try:
+        return writable(value)
+    except RecursionError as error:
+        raise RowFault("a value is nested too deeply") from error
+
+
+def _identity(value: Any) -> str:
+    text = _required("id", value)
+    if writable(text) != text:
+        raise RowFault("the id holds a character that no file can hold: NUL or half a character")
+    return text
 
 
 def _required(field: str, value: Any) -> str:
@@ -208,7 +227,7 @@ def _attributes(
 ) -> Mapping[str, str]:
     if isinstance(value, str) and value.strip():
         try:
-            value = json.loads(value)
+            value = writable(json.loads(value))
         except (ValueError, RecursionError) as error:
             raise RowFault(f"the attributes are not a JSON object: {error}") from error
     if value in (None, "") and not columns:
@@ -216,7 +235,9 @@ def _attributes(
     if not isinstance(value or {}, Mapping):
         raise RowFault("the attributes are not an object")
     pairs = [*(value or {}).items(), *((name, values.get(c)) for name, c in columns.items())]
-    texts = ((str(name), mend(_text(f"attribute {name}", each))) for name, each in pairs)
+    texts = (
+        (writable(str(name)), mend(_text(f"attribute {name}", _held(each)))) for name, each in pairs
+    )
     return {name: text for name, text in texts if text}
 
 
@@ -225,6 +246,8 @@ def _tags(value: Any, cells: bool) -> tuple[str, ...] | None:
         value = split_tags(value)
     if value is None:
         return None
+    if isinstance(value, list):  # our own output has an object for each tag
+        value = [tag.get("tag") if isinstance(tag, Mapping) else tag for tag in value]
     if not isinstance(value, list) or not all(isinstance(tag, str) for tag in value):
         raise RowFault("the tags are not a list of texts")
     return tuple(dict.fromkeys(text for tag in value if (text := mend(tag.strip()))))
@@ -238,7 +261,7 @@ def split_tags(cell: str) -> list[str] | None:
     cell = cell.strip()
     if cell.startswith("["):
         try:
-            found: list[str] = json.loads(cell)
+            found: list[str] = writable(json.loads(cell))
         except (ValueError, RecursionError) as error:
             raise RowFault(f"the tags start with [ but are not a JSON list: {error}") from error
         return found

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import html
 import re
-from typing import Literal
+from typing import Any, Literal
 
+from llmtagger.datatypes import Problem, Product
+
+LOST = "\ufffd"  # stands for a character that could not be read
+_UNWRITABLE = re.compile("[\0\ud800-\udfff]")
 _BLOCKS = (
     "address,article,aside,blockquote,br,dd,div,dl,dt,figcaption,figure,footer,h1,h2,h3,h4,h5,h6,"
     "header,hr,li,main,nav,ol,p,pre,section,table,td,th,tr,ul"
@@ -18,6 +22,32 @@ _TAG = re.compile(r"</?[A-Za-z][^>]*(>|$)")
 _SUSPECT = re.compile("[\x80-\u2fff\uf8ff\ufb01\ufb02\ufffd]")  # without these nothing is broken
 _HAN = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 _HAN_SHARE = 0.3
+
+
+def writable(value: Any) -> Any:
+    """A JSON value whose texts any file can hold: halves of surrogate pairs and NUL become `LOST`.
+
+    >>> writable({"a\\ud800": ["b\\0"]}) == {"a\\ufffd": ["b\\ufffd"]}
+    True
+    """
+    if isinstance(value, str):
+        plain = value.isascii() and "\0" not in value
+        return value if plain else _UNWRITABLE.sub(LOST, value)
+    if isinstance(value, dict):
+        return {writable(key): writable(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [writable(each) for each in value]
+    return value
+
+
+def loss(product: Product) -> Problem | None:
+    """A warning about a product whose text has lost characters; the tags hold all the same."""
+    texts = [*product.fields(), *(("tags", tag) for tag in product.tags or ())]
+    fields = dict.fromkeys(writable(name) for name, text in texts if LOST in name or LOST in text)
+    if not fields:
+        return None
+    names = ", ".join(fields)[:200]
+    return Problem("text_repaired", f"characters that could not be read stand as {LOST} in {names}")
 
 
 def mend(text: str) -> str:
