@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmtagger import goldbook
 from llmtagger.datatypes import Product
 from llmtagger.errors import GoldError
 from llmtagger.goldbook import FILE, Counts, GoldBook
@@ -230,7 +231,6 @@ def test_two_handles_agree_on_the_last_word(
 WRITER = """
 import sys
 from pathlib import Path
-from llmtagger.datatypes import Product
 from llmtagger.goldbook import GoldBook
 
 path, name = sys.argv[1:]
@@ -347,3 +347,38 @@ def test_the_records_are_plain_json(book: GoldBook, path: Path) -> None:
     [(record,)] = other.execute("SELECT record FROM products").fetchall()
     other.close()
     assert json.loads(record)["title"] == "皮夹 leather wallet"
+
+
+def test_an_empty_file_is_a_damaged_book_and_not_a_new_one(path: Path) -> None:
+    path.write_bytes(b"")
+    with pytest.raises(GoldError, match="is empty") as caught:
+        GoldBook(path)
+    assert "bring back a copy" in caught.value.hint
+    assert path.read_bytes() == b""
+
+
+def test_a_crash_while_a_book_is_made_leaves_none(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash(fresh: Path, target: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(goldbook, "_place", crash)
+        with pytest.raises(KeyboardInterrupt):
+            GoldBook(path)
+    assert list(path.parent.iterdir()) == []
+    GoldBook(path).close()
+
+
+def test_a_book_is_made_where_there_are_no_hard_links(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*paths: Path) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr("os.link", refuse)
+    with GoldBook(path) as book:
+        book.add(Product("1", "Mug"), "ann")
+    with GoldBook(path) as book:
+        assert [entry.product.id for entry in book.entries()] == ["1"]

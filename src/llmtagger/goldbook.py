@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import secrets
 import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -91,6 +93,7 @@ class GoldBook:
         self._path = path
         self._lock = threading.RLock()  # one transaction at a time on the one connection
         with self._usable():
+            _create(path)
             self._connection = sqlite3.connect(
                 path, timeout=PATIENCE, isolation_level=None, check_same_thread=False
             )
@@ -118,18 +121,17 @@ class GoldBook:
             (application,) = self._connection.execute("PRAGMA application_id").fetchone()
             (written,) = self._connection.execute("PRAGMA user_version").fetchone()
             held = {name for (name,) in self._connection.execute("SELECT name FROM sqlite_schema")}
-            if not held and not application and not written:
-                for statement in _SCHEMA:
-                    self._connection.execute(statement)
-                self._connection.execute(f"PRAGMA application_id = {_APPLICATION}")
-                self._connection.execute(f"PRAGMA user_version = {_FORMAT}")
-            else:
-                self._check(application, written, held)
-                if written == 1:
-                    self._seal_all()
+            self._check(application, written, held)
+            if written == 1:
+                self._seal_all()
         self._write_ahead()
 
     def _check(self, application: int, written: int, held: set[str]) -> None:
+        if not (held or application or written):
+            raise GoldError(
+                f"the gold book {self._path} is empty, so what it held is lost",
+                hint="bring back a copy, or move it away and import your last export",
+            )
         automatic = {name for name in held if name.startswith("sqlite_autoindex_")}
         tables = _TABLES.get(written)
         if application != _APPLICATION or tables not in (None, held - automatic):
@@ -421,7 +423,7 @@ class GoldBook:
                     hint="try again; if nobody is, some process holds it without an end",
                 ) from error
             raise self._damaged(error) from error
-        except (sqlite3.Error, ValueError) as error:
+        except (sqlite3.Error, OSError, ValueError) as error:
             raise self._damaged(error) from error
 
     def _damaged(self, reason: object) -> GoldError:
@@ -430,6 +432,35 @@ class GoldBook:
             hint="check that its folder is there, writable and has room; if so, the file is "
             "damaged: bring back a copy, or move it away and import your last export",
         )
+
+
+def _create(path: Path) -> None:
+    """Make a book where there is none: whole or not at all, so that an empty file is a damaged one.
+
+    Of several processes that do this at once, one makes it.
+    """
+    if path.exists():
+        return
+    fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with closing(sqlite3.connect(fresh, isolation_level=None)) as connection:
+            for statement in ("BEGIN", *_SCHEMA):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA application_id = {_APPLICATION}")
+            connection.execute(f"PRAGMA user_version = {_FORMAT}")
+            connection.execute("COMMIT")
+        _place(fresh, path)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def _place(fresh: Path, path: Path) -> None:
+    with suppress(FileExistsError):
+        try:
+            os.link(fresh, path)
+        except (NotImplementedError, PermissionError):  # a file system without hard links
+            if not path.exists():
+                fresh.rename(path)
 
 
 def _is_busy(error: sqlite3.OperationalError) -> bool:

@@ -249,6 +249,8 @@ def test_what_is_written_is_read_again(
     rows=st.lists(st.lists(WRITABLE, min_size=3, max_size=5), max_size=6),
     delimiter=st.sampled_from(",;\t|"),
 )
+@example(rows=[["x", "a\0b\0c\0d\0e\0f\0g\0", "", ""]], delimiter=",")  # like UTF-16, half of it
+@example(rows=[["x", "ab\0c\0d\0e\0f\0g\0", "", ""]], delimiter=",")
 def test_table_rows_are_accepted_or_rejected(
     folder: Path, rows: list[list[str]], delimiter: str
 ) -> None:
@@ -332,6 +334,8 @@ def test_any_bytes_are_a_gold_sheet_or_an_error(
         max_size=5,
     )
 )
+@example(rows=[("xa\0b\0c\0d\0e\0f\0g\0h\0", "t", "", "")])  # every other byte zero, as in UTF-16
+@example(rows=[("a\0b\0c\0d\0e\0f\0g\0h\0", "t", "", "")])
 def test_gold_rows_are_taken_or_rejected(
     folder: Path, book: GoldBook, rows: list[tuple[str, ...]]
 ) -> None:

@@ -26,6 +26,7 @@ _HEAD = 65_536  # bytes that are searched for the pattern of UTF-16
 _FEWEST_ZEROS = 4  # fewer are stray NUL bytes
 _SAMPLE = 1_000  # lines with more than ASCII that decide between encodings
 _PIECE = 1_000_000  # bytes of one line that are looked at
+_JSON_START = re.compile(rb'\s*[\[{]\s*["{]')
 _HIGH = re.compile(rb"[\x80-\xff]+")
 _ENCODING_HINT = "give its encoding, e.g. --encoding cp1252"
 ESCAPED = re.compile("[\udc00-\udcff]")  # what stands for a byte that did not decode
@@ -147,6 +148,8 @@ def _checked(source: Source, encoding: str) -> str:
 
 def _utf16(head: bytes) -> str | None:
     """UTF-16 without a mark: of each pair of bytes, the same half is often zero."""
+    if _is_text_with_zeros(head):
+        return None
     pairs = len(head) // 2
     even, odd = head[: 2 * pairs : 2].count(0), head[1 : 2 * pairs : 2].count(0)
     if odd >= max(_FEWEST_ZEROS, pairs // 10) and even * 100 < pairs:
@@ -154,6 +157,17 @@ def _utf16(head: bytes) -> str | None:
     if even >= max(_FEWEST_ZEROS, pairs // 10) and odd * 100 < pairs:
         return "utf-16-be"
     return None
+
+
+def _is_text_with_zeros(head: bytes) -> bool:
+    """Whether a line, or the start of JSON, stands before the first zero byte.
+
+    In UTF-16 a zero byte is in the first line's end at the latest.
+    """
+    before = head[: head.find(b"\0")]
+    if b"\n" not in before and not _JSON_START.match(before):
+        return False
+    return _decodes(before, "utf-8", whole=False)
 
 
 def _utf8_or_gb18030(source: Source) -> str:
