@@ -231,6 +231,7 @@ def test_two_handles_agree_on_the_last_word(
 WRITER = """
 import sys
 from pathlib import Path
+from llmtagger.datatypes import Product
 from llmtagger.goldbook import GoldBook
 
 path, name = sys.argv[1:]

@@ -33,7 +33,8 @@ def sizes(array: Any) -> Sizes:
         return found
     if types.is_string(kind) or types.is_binary(kind) or _is_long_text(kind):
         lengths = compute.fill_null(compute.binary_length(array), 0)
-        return _FIXED + lengths.to_numpy(zero_copy_only=False).astype(np.int64)
+        texts: Sizes = lengths.to_numpy(zero_copy_only=False).astype(np.int64)
+        return texts + _FIXED
     if types.is_struct(kind):
         total: Sizes = np.full(len(array), _FIXED, np.int64)
         for place in range(kind.num_fields):
