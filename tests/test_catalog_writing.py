@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -175,7 +177,7 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("o.xlsx", "no suffix"), ("none/o.jsonl", "cannot write")]
+    ("name", "message"), [("o.xlsx", "cannot tell the format"), ("none/o.jsonl", "cannot write")]
 )
 def test_impossible_outputs(tmp_path: Path, name: str, message: str) -> None:
     with pytest.raises(CatalogError, match=message):
@@ -190,3 +192,57 @@ def test_rejects(tmp_path: Path) -> None:
         "reason": "the id is empty",
         "raw": "{高清}",
     }
+
+
+def _mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.mark.parametrize(
+    ("origin", "replaced", "mode"),
+    [
+        pytest.param(0o600, None, 0o600, id="of-a-private-input"),
+        pytest.param(0o640, None, 0o640, id="of-a-groups-input"),
+        pytest.param(0o400, None, 0o600, id="its-owner-may-write"),
+        pytest.param(0o666, None, 0o644, id="the-umask-holds"),
+        pytest.param(0o755, None, 0o644, id="no-output-is-a-program"),
+        pytest.param(None, None, 0o644, id="of-a-pipe"),
+        pytest.param(0o600, 0o664, 0o664, id="a-replaced-file-keeps-its-own"),
+        pytest.param(0o644, 0o600, 0o600, id="a-replaced-private-file-stays-private"),
+    ],
+)
+def test_an_output_is_no_more_open_than_its_input(
+    tmp_path: Path, origin: int | None, replaced: int | None, mode: int
+) -> None:
+    source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    if origin is not None:
+        source.write_text('{"id": "1", "title": "Mug"}\n')
+        source.chmod(origin)
+    if replaced is not None:
+        output.write_text("old")
+        output.chmod(replaced)
+    old = os.umask(0o022)
+    try:
+        write_records([TAGGED], output, source=source)
+        write_rejects([RejectedRow(1, "no id", "{}")], tmp_path / "rejects.jsonl", like=source)
+    finally:
+        os.umask(old)
+    assert _mode(output) == mode
+    if replaced is None:
+        assert _mode(tmp_path / "rejects.jsonl") == mode
+
+
+def test_rejects_of_an_earlier_run_are_removed_by_a_clean_one(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl.rejects.jsonl"
+    assert write_rejects([], path) == 0
+    write_rejects([RejectedRow(3, "the id is empty", "{}")], path)
+    assert write_rejects([], path) == 0
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("text", ['{"id": "1", "line": 1}\n', "precious\n", "", "[" * 99_999])
+def test_a_file_with_that_name_that_is_not_ours_stays(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "rejects.jsonl"
+    path.write_text(text)
+    write_rejects([], path)
+    assert path.read_text() == text

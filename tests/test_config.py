@@ -55,6 +55,11 @@ def test_without_a_path_the_working_folder_is_asked(
         pytest.param("[answer]\nmax_tags = 0\n", "answer.max_tags: ", id="too-small"),
         pytest.param("[scoring]\nthreshold = 1.1\n", "scoring.threshold: ", id="too-large"),
         pytest.param("[scoring]\nthreshold = nan\n", "scoring.threshold: ", id="not-a-number"),
+        pytest.param("[scoring]\nmax_tags = 0\n", "scoring.max_tags: ", id="no-tags"),
+        pytest.param(
+            "[scoring.categories]\nShoes = 2\n", "scoring.categories.Shoes: ", id="of-a-category"
+        ),
+        pytest.param('[scoring]\nblocklist = "sale"\n', "scoring.blocklist: ", id="no-list"),
         pytest.param('[catalogue]\non_duplicate = "keep"\n', "on_duplicate: ", id="choice"),
         pytest.param("answer = 3\n", "answer: ", id="not-a-section"),
         pytest.param(
@@ -63,6 +68,8 @@ def test_without_a_path_the_working_folder_is_asked(
         pytest.param("[answer\n", "not valid TOML", id="bad-toml"),
         pytest.param("[answer]\nmax_tags = 1\nmax_tags = 2\n", "not valid TOML", id="twice"),
         pytest.param(b"\xff\xfe", "not valid TOML", id="not-utf-8"),
+        pytest.param(f"answer = {'[' * 9999}", "nested too deeply", id="deep-lists"),
+        pytest.param(f"answer = {'{a=' * 9999}", "nested too deeply", id="deep-tables"),
     ],
 )
 def test_a_wrong_file_is_refused(tmp_path: Path, text: str | bytes, said: str) -> None:
@@ -102,9 +109,11 @@ def test_the_fingerprint_changes_with_what_answers_depend_on(settings: Settings)
     [
         Settings(),
         Settings(scoring=ScoringSettings(threshold=0.9, review=0.8)),
+        Settings(scoring=ScoringSettings(max_tags=1, blocklist=["a"], categories={"a": 0.1})),
         Settings(engine=EngineSettings(concurrency=1, timeout=1.0)),
+        Settings(engine=EngineSettings(price_per_million_tokens=2.5)),
     ],
-    ids=["default", "scoring", "engine"],
+    ids=["default", "scoring", "limits", "engine", "price"],
 )
 def test_the_fingerprint_leaves_out_what_can_be_recut_or_resent(settings: Settings) -> None:
     assert settings.fingerprint == Settings().fingerprint

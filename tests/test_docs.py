@@ -142,12 +142,14 @@ def test_every_setting_is_documented_with_its_default() -> None:
     assert {name: set(section) for name, section in shown.items()} == {
         name: set(section) for name, section in defaults.items()
     }
-    del shown["catalogue"], defaults["catalogue"]  # shows examples: the defaults are empty
     live = LiveSettings(**shown.pop("live"))
     for kind in TagKind:
         assert live_template(kind, live) == live_template(kind, LiveSettings(**defaults["live"]))
     del defaults["live"]
-    assert shown == defaults
+    for section, values in defaults.items():
+        for name, value in values.items():
+            if value not in (None, {}, []):  # of those, the page shows examples
+                assert shown[section][name] == value, f"{section}.{name}"
 
 
 def test_the_newest_version_of_the_changelog_is_this_one() -> None:

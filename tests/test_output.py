@@ -99,6 +99,7 @@ def test_a_record_is_the_products_fields_and_all_that_was_said() -> None:
                     "signals": {},
                     "contributions": {},
                 },
+                "reason": "below_threshold",
             }
         ],
         "rejected": [{"text": "cup", "reason": "not_in_vocabulary"}],
@@ -199,6 +200,80 @@ def test_a_remark_is_in_the_record_and_in_the_journal() -> None:
     assert [item["tag"] for item in record["tags"]] == ["sure"]
     again = from_payload(tagged.product, json.loads(json.dumps(to_payload(tagged))))
     assert (again.problem, again.failed) == (REMARK, False)
+
+
+def _review(tagged: TaggedProduct, cut: Cut) -> dict[str, str]:
+    record = output_record(tagged, cut, RUN)
+    return {item["tag"]: item["reason"] for item in record["review"]}
+
+
+def test_what_is_for_review_says_why() -> None:
+    items = [_item("a", 0.9), _item("b", 0.8), _item("c", 0.3), _item("d", 0.9, new=True)]
+    cut = Cut(0.5, 0.2, max_tags=1)
+    assert _review(_tagged(*items), cut) == {
+        "b": "too_many",
+        "c": "below_threshold",
+        "d": "new",
+    }
+    assert _places(_tagged(*items), cut)["tags"] == ["a"]
+    failed = _tagged(*items, problem=PROBLEM)
+    assert _review(failed, cut) == dict.fromkeys("abc", "no_answer") | {"d": "new"}
+
+
+@pytest.mark.parametrize("limit", [None, 1, 2, 3, 9])
+def test_the_best_tags_are_kept_up_to_the_limit(limit: int | None) -> None:
+    found = _places(
+        _tagged(*(_item(n, 0.9 - ord(n) / 1e4) for n in "abc")), Cut(0.5, 0.2, None, limit)
+    )
+    assert found["tags"] == list("abc")[:limit]
+    assert found["review"] == list("abc")[len(found["tags"]) :]
+
+
+@pytest.mark.parametrize("name", ["Sale", "sale ", "ＳＡＬＥ", "Sale的", "on sale"])
+def test_a_blocked_tag_is_in_no_place_but_counted(name: str) -> None:
+    tag = Tag("sale", "s", aliases=("On Sale",), labels={"zh": "Sale的"})
+    cut = Cut(0.5, 0.2, blocklist=(name,))
+    for score in (0.9, 0.3):
+        tagged = _tagged(ScoredTag(tag, score, Evidence()), _item("mug", 0.8))
+        record = output_record(tagged, cut, RUN)
+        assert [item["tag"] for item in record["tags"] + record["review"]] == ["mug"]
+        assert record["rejected"] == [{"text": "sale", "reason": "blocked"}]
+    hopeless = _tagged(ScoredTag(tag, 0.1, Evidence()))
+    assert output_record(hopeless, cut, RUN)["rejected"] == []
+
+
+def test_a_blocked_tag_takes_no_place_of_another() -> None:
+    cut = Cut(0.5, 0.2, max_tags=1, blocklist=("a",))
+    assert _places(_tagged(_item("a", 0.9), _item("b", 0.8)), cut)["tags"] == ["b"]
+
+
+SHOES = (("Shoes", 0.6), ("shoes > running", 0.9), ("Bed / Bath", 0.1), ("手机", 0.4))
+
+
+@pytest.mark.parametrize(
+    ("category", "threshold"),
+    [
+        ("Shoes", 0.6),
+        ("shoes > Trail", 0.6),
+        ("Shoes>Running>Trail", 0.9),
+        ("Shoes/Running", 0.9),
+        ("Shoes | Runningwear", 0.6),
+        ("Sale, Shoes > Running", 0.9),
+        ("Shoes, Bags", 0.6),
+        ("Bed/Bath", 0.1),
+        ("手机 > 配件", 0.4),
+        ("Shoeshine", 0.5),
+        ("Home > Shoes", 0.5),
+        ("", 0.5),
+        (" > ", 0.5),
+    ],
+)
+def test_a_category_has_a_threshold_of_its_own(category: str, threshold: float) -> None:
+    tagged = TaggedProduct(Product("1", "x", category=category), answered=True)
+    assert Cut(0.5, 0.2, categories=SHOES).of(tagged) == threshold
+    assert Cut(0.2, 0.2, 0.5, categories=SHOES).of(tagged) == threshold
+    promised = Cut(0.5, 0.2, categories=SHOES, promised=True)
+    assert promised.of(tagged) == max(threshold, 0.5)
 
 
 def test_answered_products_are_cut_at_their_own_threshold() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sqlite3
+import stat
 import subprocess
 import sys
 import time
@@ -312,3 +313,17 @@ def test_the_folder_of_an_output_is_made(tmp_path: Path) -> None:
     with Journal(tmp_path / "out" / "today" / "new.jsonl.journal", BASIS) as journal:
         journal.record(_tagged(PRODUCTS[0]))
     assert (tmp_path / "out" / "today" / "new.jsonl.journal").is_file()
+
+
+@pytest.mark.parametrize("old", [None, 0o644], ids=["new", "of-an-earlier-version"])
+def test_only_its_owner_may_read_a_journal(path: Path, old: int | None) -> None:
+    if old is not None:
+        with Journal(path, BASIS):
+            pass
+        path.chmod(old)
+    with Journal(path, BASIS) as journal:
+        journal.record(_tagged(PRODUCTS[0]))
+        modes = {each.name: stat.S_IMODE(each.stat().st_mode) for each in path.parent.iterdir()}
+        assert len(modes) == 3  # with the -wal and -shm of SQLite
+        assert set(modes.values()) == {0o600}
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600

@@ -416,3 +416,10 @@ def test_tagging_takes_the_live_version(here: Path) -> None:
     assert chosen(LiveSettings(tag="tag.v7"), "tag.v2") == "tag.v2"
     with pytest.raises(PromptError, match=r"tag\.v8"):
         chosen(LiveSettings(tag="tag.v8"))
+
+
+@pytest.mark.parametrize("deep", ["[" * 9999, "{a=" * 9999], ids=["lists", "tables"])
+def test_a_header_that_is_nested_too_deeply_is_refused(deep: str) -> None:
+    template = TemplateFile("tag.v9", f"{{#---\nnote = {deep}\n---#}}\n{BODY}")
+    with pytest.raises(PromptError, match="nested too deeply"):
+        _ = template.header

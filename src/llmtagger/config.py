@@ -6,7 +6,7 @@ import hashlib
 import json
 import tomllib
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -53,6 +53,11 @@ class ScoringSettings(_Section):
 
     threshold: float = Field(0.35, ge=0, le=1, description="kept from this score on")
     review: float = Field(0.15, ge=0, le=1, description="shown for review from this score on")
+    max_tags: int | None = Field(None, ge=1, description="most tags kept for a product")
+    categories: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(
+        default_factory=dict, description="thresholds of categories"
+    )
+    blocklist: list[str] = Field(default_factory=list, description="tags that are never used")
 
 
 class EngineSettings(_Section):
@@ -60,6 +65,9 @@ class EngineSettings(_Section):
 
     concurrency: int = Field(64, ge=1, le=1024, description="requests in flight")
     timeout: float = Field(300.0, gt=0, description="seconds for one answer")
+    price_per_million_tokens: float | None = Field(
+        None, ge=0, allow_inf_nan=False, description="what a million tokens cost"
+    )
 
 
 class CatalogueSettings(_Section):
@@ -131,13 +139,25 @@ def read_toml(
     `name` is what the file is called where it cannot be read.
     """
     try:
-        return record.model_validate(tomllib.loads(path.read_text(encoding="utf-8-sig")))
+        return record.model_validate(parse_toml(path.read_text(encoding="utf-8-sig")))
     except OSError as error:
         raise ConfigError(f"cannot read {name}: {error.strerror}", hint=unreadable) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}", hint="mend that line") from error
+        raise ConfigError(f"{path} is not valid TOML: {error}", hint="correct that line") from error
     except ValidationError as error:
         faults = "; ".join(
             f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()
         )
         raise ConfigError(f"{path}: {faults}", hint=invalid) from error
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """A TOML text as a table; `TOMLDecodeError` also where it is nested too deeply to be read.
+
+    >>> parse_toml("[answer]\\nmax_tags = 3")
+    {'answer': {'max_tags': 3}}
+    """
+    try:
+        return tomllib.loads(text)
+    except RecursionError as error:
+        raise tomllib.TOMLDecodeError("values are nested too deeply") from error

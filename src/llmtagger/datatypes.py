@@ -32,7 +32,7 @@ class Strategy(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why an answer was not kept as a tag."""
+    """Why a tag is not kept: it waits for a person, or is dropped."""
 
     NOT_IN_VOCABULARY = "not_in_vocabulary"
     NOT_IN_SHORTLIST = "not_in_shortlist"
@@ -42,6 +42,9 @@ class Reason(StrEnum):
     BELOW_THRESHOLD = "below_threshold"
     RETIRED = "retired"
     MALFORMED = "malformed"
+    NEW = "new"
+    NO_ANSWER = "no_answer"
+    BLOCKED = "blocked"
 
 
 REVIEWS = "reviews"  # the field of a span that customers wrote

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,13 +16,26 @@ from llmtagger.datatypes import (
     ScoredTag,
     ScoredTags,
     Span,
+    Tag,
     TaggedProduct,
 )
+from llmtagger.normalise import normalise
 from llmtagger.vocabulary import tag_from_record, tag_to_record
 
 _KEPT_FROM = 0.02  # candidates that score less are not worth a line in the journal
 _SHOWN_NEIGHBOURS = 5
 _NOTHING = 2.0  # a threshold that no score reaches
+_STEP = re.compile(r"[>/|›»]")  # between the parts of a category's path
+_LISTED = re.compile(r"[,;，；]")  # between several categories of one product
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Where the tags of one result go: kept, for review and why, or blocked."""
+
+    kept: tuple[ScoredTag, ...]
+    review: tuple[tuple[ScoredTag, Reason], ...]
+    blocked: tuple[ScoredTag, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,20 +43,75 @@ class Cut:
     """Where scores are cut: kept from `threshold` on, shown for review from `review` on.
 
     Scores of products that the model has answered are cut at `answered`, where that is set. A
-    threshold above 1 keeps nothing.
+    threshold above 1 keeps nothing. In a category that `categories` names, by its path or the
+    start of it, its own threshold counts; where a precision is `promised`, only a higher one. Of
+    the tags that would be kept, the best `max_tags` are. Tags of the `blocklist` are neither kept
+    nor shown.
     """
 
     threshold: float
     review: float
     answered: float | None = None
+    max_tags: int | None = None
+    categories: tuple[tuple[str, float], ...] = ()
+    blocklist: tuple[str, ...] = ()
+    promised: bool = False
 
     def of(self, tagged: TaggedProduct) -> float:
         """The threshold for one result; where the answer failed nothing is kept."""
         if tagged.failed:
             return _NOTHING
+        general = self.threshold
         if tagged.answered and self.answered is not None:
-            return self.answered
-        return self.threshold
+            general = self.answered
+        own = category_threshold(tagged.product.category, self.categories)
+        if own is None:
+            return general
+        return max(own, general) if self.promised else own
+
+    def place(self, tagged: TaggedProduct) -> Placed:
+        """Where each tag goes; what scores too low for review is nowhere."""
+        threshold = self.of(tagged)
+        names = set(map(normalise, self.blocklist))
+        allowed = ScoredTags(tuple(i for i in tagged.scored.items if not _named(i.tag, names)))
+        above = allowed.at(threshold)
+        kept = above[: self.max_tags]
+        review = [(item, Reason.TOO_MANY) for item in above[len(kept) :]]
+        low = Reason.NO_ANSWER if tagged.failed else Reason.BELOW_THRESHOLD
+        lowest = min(self.review, threshold)
+        for item in allowed.below(threshold, lowest):
+            review.append((item, Reason.NEW if item.evidence.new else low))
+        blocked = tuple(
+            item
+            for item in tagged.scored.items
+            if _named(item.tag, names) and (item.score >= lowest or item.evidence.chosen)
+        )
+        return Placed(kept, tuple(review), blocked)
+
+
+def _named(tag: Tag, names: Collection[str]) -> bool:
+    """Whether a tag has one of these normalised names, in any language."""
+    return bool(names) and any(
+        normalise(name) in names for name in (tag.name, *tag.aliases, *tag.labels.values())
+    )
+
+
+def category_threshold(category: str, thresholds: Iterable[tuple[str, float]]) -> float | None:
+    """The threshold of the longest path that a product's category starts with; None without one.
+
+    >>> category_threshold("Shoes > Running", [("shoes", 0.6), ("Shoes > Run", 0.9)])
+    0.6
+    """
+    if not category:
+        return None
+    found = {_path(name): threshold for name, threshold in thresholds}
+    paths = [_path(each) for each in (category, *_LISTED.split(category))]
+    starts = (path[:length] for path in paths for length in range(1, len(path) + 1))
+    return found.get(max((start for start in starts if start in found), key=len, default=()))
+
+
+def _path(category: str) -> tuple[str, ...]:
+    return tuple(part for each in _STEP.split(category) if (part := normalise(each)))
 
 
 def product_record(product: Product) -> dict[str, Any]:
@@ -60,19 +129,25 @@ def product_record(product: Product) -> dict[str, Any]:
 
 def output_record(tagged: TaggedProduct, cut: Cut, run: Mapping[str, str]) -> dict[str, Any]:
     """One line of output. Of a failed answer nothing is kept: what is plausible goes to review."""
-    threshold = cut.of(tagged)
+    placed = cut.place(tagged)
     lang = tagged.product.lang[:2].lower()
-    kept, review = tagged.scored.at(threshold), tagged.scored.below(threshold, cut.review)
-    shown = {item.tag.id for item in (*kept, *review)}
-    dropped = [
-        {"text": item.tag.label(lang), "reason": Reason.BELOW_THRESHOLD.value}
+    dropped = [(item, Reason.BLOCKED) for item in placed.blocked]
+    shown = {
+        item.tag.id for item in (*placed.kept, *(i for i, _ in placed.review), *placed.blocked)
+    }
+    dropped += [
+        (item, Reason.BELOW_THRESHOLD)
         for item in tagged.scored.items
         if item.evidence.chosen and item.tag.id not in shown
     ]
+    rejected = [Rejection(item.tag.label(lang), reason) for item, reason in dropped]
     return product_record(tagged.product) | {
-        "tags": [_scored(item, lang) for item in kept],
-        "review": [_scored(item, lang) for item in review],
-        "rejected": [{"text": r.text, "reason": r.reason.value} for r in tagged.rejected] + dropped,
+        "tags": [_scored(item, lang) for item in placed.kept],
+        "review": [_scored(item, lang) | {"reason": why.value} for item, why in placed.review],
+        "rejected": [
+            {"text": each.text, "reason": each.reason.value}
+            for each in (*tagged.rejected, *rejected)
+        ],
         "problem": _problem(tagged.problem),
         "run": dict(run) | ({"truncated": list(tagged.truncated)} if tagged.truncated else {}),
     }

@@ -10,7 +10,7 @@ import sqlite3
 import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,6 +20,7 @@ from llmtagger.locking import sole
 from llmtagger.output import from_payload, product_record, to_payload
 
 _FORMAT = "2"
+_PRIVATE = 0o600
 _SYNC_EVERY = 0.5  # seconds of results that a power failure may take; a kill takes none
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
@@ -39,7 +40,7 @@ class Journal:
 
     A product counts as done when its id and its text are those of the journal; a changed one is
     done again. `basis` is all that an answer depends on: another basis is refused. The file is
-    locked while the journal is open.
+    locked while the journal is open, and only its owner may read it: it holds product texts.
     """
 
     def __init__(self, path: Path | None, basis: Mapping[str, str], *, fresh: bool = False) -> None:
@@ -53,6 +54,8 @@ class Journal:
                 self._connection.execute("PRAGMA journal_mode = WAL")
                 self._connection.executescript(_SCHEMA)
                 self.run_id = self._begin(path, {**basis, "format": _FORMAT})
+                if path:
+                    _make_private(path)
                 self._connection.execute("PRAGMA synchronous = NORMAL")
             self._closing = stack.pop_all()
         self._synced = time.monotonic()
@@ -138,7 +141,7 @@ def _hold(stack: ExitStack, path: Path, fresh: bool) -> None:
     )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        stack.enter_context(sole(path, busy))
+        stack.enter_context(sole(path, busy, mode=_PRIVATE))
         if fresh:  # not removed: the lock is the file's. SQLite drops the -wal of an empty file
             os.truncate(path, 0)
             for suffix in ("-wal", "-shm"):
@@ -148,6 +151,13 @@ def _hold(stack: ExitStack, path: Path, fresh: bool) -> None:
             f"cannot write the journal {path}: {error.strerror}",
             hint="write the output to a folder that may be written to",
         ) from error
+
+
+def _make_private(path: Path) -> None:
+    """Close a journal to others that was begun by a version that left it open to them."""
+    for suffix in ("", "-wal", "-shm"):
+        with suppress(FileNotFoundError):
+            os.chmod(f"{os.path.realpath(path)}{suffix}", _PRIVATE)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -18,11 +19,13 @@ from llmtagger.catalog import (
     CatalogOptions,
     RejectedRow,
     Source,
+    check_format,
     open_source,
     read_catalog,
     write_records,
     write_rejects,
 )
+from llmtagger.catalog.preflight import Output, check_files
 from llmtagger.config import Settings
 from llmtagger.datatypes import Completion, Product, Prompt, TaggedProduct
 from llmtagger.errors import CatalogError, RunError, TuningError
@@ -62,13 +65,31 @@ class TagJob:
 
     @property
     def journal(self) -> Path | None:
-        """Where the journal lies: beside the output; stdout has none."""
-        return None if self.output == STANDARD else Path(f"{self.output}.journal")
+        """Where the journal is: beside the output; stdout has none."""
+        return None if self.output == STANDARD else self._beside("journal")
 
     @property
     def rejects(self) -> Path:
         """Where rejected rows are written."""
-        return Path("rejects.jsonl" if self.output == STANDARD else f"{self.output}.rejects.jsonl")
+        return Path("rejects.jsonl") if self.output == STANDARD else self._beside("rejects.jsonl")
+
+    def _beside(self, suffix: str) -> Path:
+        """Beside the file itself, so that two runs that write it under two names are seen."""
+        real = Path(os.path.realpath(self.output))
+        is_device = real.exists() and not real.is_file()
+        return Path(f"{self.output if is_device else real}.{suffix}")
+
+    def check(self) -> None:
+        """Raise an error where an output would destroy the input or cannot be written.
+
+        This comes before anything is read: a run may take hours to get to its output.
+        """
+        outputs = [Output(self.output, "the output"), Output(self.rejects, "the rejects file")]
+        if self.journal is not None:
+            outputs.append(Output(self.journal, "the journal"))
+        check_files([self.input], outputs, hint="write to another file")
+        if self.output != STANDARD:
+            check_format(Path(self.output), self.input)
 
 
 @dataclass(slots=True)
@@ -185,6 +206,7 @@ def run(job: TagJob, reporter: Reporter) -> RunSummary:
 
     The input is gone through several times and no more than what is being tagged is held.
     """
+    job.check()
     with open_source(job.input) as source:
         return _run(job, Input(job, source), reporter)
 
@@ -242,8 +264,7 @@ def _run(job: TagJob, products: Input, reporter: Reporter) -> RunSummary:
                 summary.cache_hit_rate = asked.cache_hit_rate() if asked else None
         _write(job, products, journal, summary)
     summary.rejected_rows = len(products.rejected)
-    if products.rejected:
-        write_rejects(products.rejected, job.rejects)
+    if write_rejects(products.rejected, job.rejects, like=job.input):
         summary.rejects = str(job.rejects)
     return summary
 

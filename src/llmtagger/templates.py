@@ -22,7 +22,7 @@ from pathlib import Path
 import tomlkit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from llmtagger.config import DEFAULT_FILE, LiveSettings
+from llmtagger.config import DEFAULT_FILE, LiveSettings, parse_toml
 from llmtagger.datatypes import Strategy, TagKind
 from llmtagger.errors import ConfigError, PromptError
 from llmtagger.locking import sole
@@ -101,7 +101,7 @@ class TemplateFile:
         if found is None:
             return Header()
         try:
-            return Header.model_validate(tomllib.loads(found[1]))
+            return Header.model_validate(parse_toml(found[1]))
         except (tomllib.TOMLDecodeError, ValidationError) as error:
             said = str(error).split("\n")
             raise PromptError(

@@ -8,15 +8,17 @@ from llmtagger.catalog.files import Source, open_source
 from llmtagger.catalog.reading import read_catalog
 from llmtagger.catalog.rows import CatalogOptions, RejectedRow
 from llmtagger.catalog.text import guess_language
-from llmtagger.catalog.writing import write_records, write_rejects
+from llmtagger.catalog.writing import check_format, write_records, write_rejects, writes_back
 
 __all__ = [
     "CatalogOptions",
     "RejectedRow",
     "Source",
+    "check_format",
     "guess_language",
     "open_source",
     "read_catalog",
     "write_records",
     "write_rejects",
+    "writes_back",
 ]

@@ -8,9 +8,10 @@ import glob
 import json
 import os
 import secrets
+import stat
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
@@ -20,7 +21,7 @@ from llmtagger.catalog.additions import Additions, collect
 from llmtagger.catalog.files import Source, find_encoding, open_source
 from llmtagger.catalog.products import FIELDS, join_tags
 from llmtagger.catalog.reading import open_shop
-from llmtagger.catalog.rows import CatalogOptions, RejectedRow
+from llmtagger.catalog.rows import RECORD_LIMIT, CatalogOptions, RejectedRow
 from llmtagger.catalog.shopify import is_shopify
 from llmtagger.catalog.tables import guard, read_header, table_line
 from llmtagger.errors import CatalogError
@@ -32,6 +33,8 @@ _LEADING = tuple(name for name in FIELDS if name != "tags")
 _RESULTS = ("tags", "tag_details", "review", "rejected", "problem", "run")
 _BATCH = 1_000  # rows of a Parquet file written at once
 _STDOUT = "-"
+_STDIN = "/dev/stdin"  # may be a file that the shell has opened
+_REJECTED = ("line", "reason", "raw")
 _RECORDS = (".jsonl", ".ndjson")  # formats that hold full records, with evidence
 
 
@@ -59,14 +62,10 @@ def write_records(
     if str(output) == _STDOUT:
         return _write_stdout(records)
     path = Path(output)
+    check_format(path, source, plain=plain)
     suffix = path.suffix.lower()
-    write, back = _WRITERS.get(suffix), _back(suffix, source, plain)
-    if write is None and back is None:
-        raise CatalogError(
-            f"{path} has no suffix that says what to write",
-            hint=f"name it {', '.join(_WRITERS)}",
-        )
-    with replacing(path) as handle:
+    back = _back(suffix, source, plain)
+    with replacing(path, like=source) as handle:
         if back is not None and source is not None:
             with open_source(source) as original:
                 additions = collect(records, review_column)
@@ -79,6 +78,23 @@ def write_records(
         return _WRITERS[suffix](records, handle)
 
 
+def check_format(path: Path, source: Path | str | None, *, plain: bool = False) -> None:
+    """Raise `CatalogError` where `write_records` has no format for the name of an output."""
+    suffix = path.suffix.lower()
+    if suffix not in _WRITERS and _back(suffix, source, plain) is None:
+        raise CatalogError(
+            f"cannot tell the format of the output {path} from its name",
+            hint=f"end it in {', '.join(_WRITERS)}; or in the input's suffix, to get the input "
+            "back with tags",
+        )
+
+
+def writes_back(path: Path | str, *, plain: bool = False) -> bool:
+    """Whether a file of that name can get its own tags back, by its suffix."""
+    suffix = Path(path).suffix.lower()
+    return suffix == ".csv" or _back(suffix, path, plain) is not None
+
+
 def _back(suffix: str, source: Path | str | None, plain: bool) -> WriteBack | None:
     """What writes the source back, where it has the same format and can be."""
     if source is None or str(source) == _STDOUT or Path(source).suffix.lower() != suffix:
@@ -88,19 +104,41 @@ def _back(suffix: str, source: Path | str | None, plain: bool) -> WriteBack | No
     return _WRITE_BACK.get(suffix)
 
 
-def write_rejects(rows: Iterable[RejectedRow], path: Path) -> int:
-    """Write rejected rows as JSONL (line, reason, raw); returns how many there were."""
-    with replacing(path) as handle:
-        return _write_jsonl(
-            ({"line": row.line, "reason": row.reason, "raw": row.raw} for row in rows), handle
-        )
+def write_rejects(
+    rows: Sequence[RejectedRow], path: Path, *, like: Path | str | None = None
+) -> int:
+    """Write rejected rows as JSONL (line, reason, raw); returns how many there were.
+
+    Without rows, what an earlier run has written there is removed. `like` is as in `replacing`.
+    """
+    if not rows:
+        if _holds_rejects(path):
+            path.unlink()
+        return 0
+    with replacing(path, like=like) as handle:
+        records = ({name: getattr(row, name) for name in _REJECTED} for row in rows)
+        return _write_jsonl(records, handle)
+
+
+def _holds_rejects(path: Path) -> bool:
+    """Whether a file begins with a rejected row: any other is not ours to remove."""
+    try:
+        with path.open("rb") as handle:
+            first = json.loads(handle.readline(RECORD_LIMIT))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(first, dict) and tuple(first) == _REJECTED
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
+def replacing(path: Path, *, like: Path | str | None = None) -> Iterator[BinaryIO]:
     """A new file that takes the place of `path` at the end, unless something fails before.
 
-    What a killed writer has left is swept by the next one.
+    It gets the permissions of the file that it replaces. A file that was not there gets those that
+    the umask leaves, but only its owner may do more with it than with the file `like`, which it
+    was made from: what is in a private file does not become readable to others.
+
+    The next writer removes files left by a killed one.
     """
     path = Path(os.path.realpath(path))
     special = path.exists() and not path.is_file()
@@ -108,7 +146,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         _sweep(path)
     fresh = path if special else path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with fresh.open("wb" if special else "xb") as handle:
+        with fresh.open("wb") if special else _private(fresh, path, like) as handle:
             if not special:
                 fcntl.flock(handle, fcntl.LOCK_SH)  # tells it from what a killed writer has left
             yield handle
@@ -126,6 +164,27 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
                 hint="check that its folder exists, is writable and has room, then try again",
             ) from error
         raise
+
+
+def _private(fresh: Path, path: Path, like: Path | str | None) -> BinaryIO:
+    """A new file, opened with the permissions that it is to have in the end."""
+    origin = None if like is None else _permissions(Path(_STDIN if str(like) == "-" else like))
+    replaced = _permissions(path)
+    wanted = 0o666 if origin is None else 0o666 & (origin | 0o200)
+    opened = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, wanted)
+    handle = os.fdopen(opened, "wb")
+    if replaced is not None:
+        os.fchmod(opened, replaced)
+    return handle
+
+
+def _permissions(path: Path) -> int | None:
+    """Those of a regular file; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return stat.S_IMODE(found.st_mode) & 0o777 if stat.S_ISREG(found.st_mode) else None
 
 
 def _sweep(path: Path) -> None:

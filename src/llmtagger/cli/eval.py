@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +14,7 @@ import typer
 from llmtagger.cli.console import stderr
 from llmtagger.cli.options import Endpoints, ModelName
 
+_FILES = ("results.json", "samples.jsonl", "report.html")  # of an evaluation's folder
 app = typer.Typer(help="Measure on gold sets, and compare.", no_args_is_help=True)
 
 
@@ -36,12 +38,15 @@ def run(
     from llmtagger.backends.folders import cache_dir
     from llmtagger.cli.progress import StageReporter
     from llmtagger.evaluation.answers import kept_answers
+    from llmtagger.evaluation.gold import data_file
     from llmtagger.evaluation.harness import Evaluation, read_config
     from llmtagger.evaluation.report import write_report
     from llmtagger.evaluation.results import results_of
     from llmtagger.evaluation.samples import samples_of, write_samples
 
     wanted = read_config(config)
+    card = config.parent / wanted.dataset
+    _check_files([config, data_file(card, data)], output)
     output.mkdir(parents=True, exist_ok=True)
     cache = cache_dir() / "evaluation"
     with ExitStack() as stack:
@@ -53,7 +58,7 @@ def run(
             )
         outcome = Evaluation(
             wanted,
-            config.parent / wanted.dataset,
+            card,
             data,
             output,
             cache,
@@ -71,6 +76,13 @@ def run(
         sys.stdout.write(text + "\n")
     else:
         _show(results, output)
+
+
+def _check_files(inputs: Sequence[Path], folder: Path) -> None:
+    from llmtagger.catalog.preflight import Output, check_files
+
+    files = [Output(folder / name, f"the file {name}") for name in _FILES]
+    check_files(inputs, [Output(folder, "the folder", folder=True), *files])
 
 
 def _show(results: dict[str, Any], output: Path) -> None:
@@ -130,9 +142,13 @@ def compare(
 
     Example: `llmtagger eval compare eval/results/a eval/results/b -o compared.html`
     """
+    from llmtagger.catalog.preflight import Output, check_files
     from llmtagger.evaluation.comparison import compare as compared
     from llmtagger.evaluation.report import write_comparison
 
+    if output is not None:
+        inputs = [folder / name for folder in (a, b) for name in _FILES]
+        check_files(inputs, [Output(output, "the report", (".html", ".htm"))])
     found = compared(a, b)
     if output is not None:
         write_comparison(found, output)

@@ -34,8 +34,11 @@ def export(file: _File, index: IndexFolder) -> None:
     Example: `llmtagger gold export gold.xlsx -i indexes/shop`
     """
     from llmtagger.backends.index_folder import open_index
-    from llmtagger.goldsheets import export_gold
+    from llmtagger.catalog.preflight import Output, check_files
+    from llmtagger.goldbook import FILE
+    from llmtagger.goldsheets import SUFFIXES, export_gold
 
+    check_files([index / FILE], [Output(file, "the output", SUFFIXES)])
     vocabulary = open_index(index, verify=False).vocabulary
     with _book(index) as book:
         count = export_gold(book.entries(), file, vocabulary)
@@ -56,9 +59,11 @@ def import_(
     Example: `llmtagger gold import gold.xlsx -i indexes/shop`
     """
     from llmtagger.backends.index_folder import open_index
-    from llmtagger.cli.index import finish
+    from llmtagger.catalog.preflight import Output, check_files
+    from llmtagger.cli.index import finish, rejects_of
     from llmtagger.goldsheets import import_gold
 
+    check_files([file], [Output(rejects_of(index), "the rejects file")])
     vocabulary = open_index(index, verify=False).vocabulary
     with _book(index) as book:
         done = import_gold(file, book, vocabulary, author or login())

@@ -59,6 +59,7 @@ def build(
     from llmtagger.backends import encoders, index_writer
     from llmtagger.vocabulary import read_vocabulary
 
+    _check_files(catalogues, output, [vocabulary] if vocabulary else [])
     tags = None if vocabulary is None else read_vocabulary(vocabulary)
     for note in (tags.merged if tags else ())[:_NAMED]:
         stderr().print(f"Vocabulary: {note}.", markup=False)
@@ -94,6 +95,7 @@ def add(
     """Add products; one with an id that is already there replaces the old one."""
     from llmtagger.backends import index_writer
 
+    _check_files(catalogues, directory)
     sources = _sources(catalogues, encoding, on_duplicate, config)
     with writing_progress() as report:
         index = index_writer.add(directory, sources, progress=report)
@@ -222,12 +224,25 @@ def finish(rejected: Sequence[RejectedRow], directory: Path) -> None:
     """Write rejected rows beside the index and say so with exit code 3."""
     from llmtagger.catalog import write_rejects
 
-    if not rejected:
-        return
-    path = directory.with_name(f"{directory.resolve().name}.rejects.jsonl")
-    write_rejects(rejected, path)
-    stderr().print(f"{len(rejected)} rows rejected, see {path}", markup=False)
-    raise typer.Exit(3)
+    path = rejects_of(directory)
+    if write_rejects(rejected, path):
+        stderr().print(f"{len(rejected)} rows rejected, see {path}", markup=False)
+        raise typer.Exit(3)
+
+
+def rejects_of(directory: Path) -> Path:
+    """Where rejected rows are written: beside the index."""
+    return directory.with_name(f"{directory.resolve().name}.rejects.jsonl")
+
+
+def _check_files(catalogues: Sequence[str], directory: Path, others: Sequence[Path] = ()) -> None:
+    from llmtagger.catalog.preflight import Output, check_files
+
+    outputs = [
+        Output(directory, "the index", folder=True),
+        Output(rejects_of(directory), "the rejects file"),
+    ]
+    check_files([*catalogues, *others], outputs)
 
 
 def _print_json(record: Any) -> None:

@@ -177,6 +177,7 @@ def try_(
     Answers are kept, so trying again asks only what is new. Example:
     `llmtagger prompt try tag.v1 tag.v3 new.csv -i indexes/shop --limit 5`
     """
+    from llmtagger.catalog.preflight import Output, check_files
     from llmtagger.cli.options import catalog_options
     from llmtagger.errors import ConfigError
     from llmtagger.evaluation.trials import cell_record
@@ -185,6 +186,8 @@ def try_(
     *versions, input_ = names
     if not versions:
         raise ConfigError("no version is named", hint="llmtagger prompt try tag.v1 new.csv -i …")
+    if report is not None:
+        check_files([input_, *versions], [Output(report, "the report", (".html", ".htm"))])
     with _bench(index, model, endpoint, config) as (bench, tried):
         options = catalog_options(bench.settings, None, None)
         job = TagJob(input_, index, "-", limit=limit, options=options)

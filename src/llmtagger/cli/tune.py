@@ -53,12 +53,15 @@ def tune(
     """
     from llmtagger import adapters
     from llmtagger.backends.folders import cache_dir
+    from llmtagger.catalog.preflight import Output, check_files
     from llmtagger.cli.progress import StageReporter, TrainingReporter
     from llmtagger.config import load_settings
     from llmtagger.recipe import Recipe
     from llmtagger.tuning import job as jobs
     from llmtagger.tuning.events import EventLog
 
+    if events is not None:
+        check_files([], [Output(events, "the folder of --events", folder=True)])
     console = stderr()
     job = jobs.TuneJob(
         index=index,

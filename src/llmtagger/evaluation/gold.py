@@ -122,6 +122,11 @@ def load_gold(card: Path, data: Path | None, *, limit: int | None = None) -> Gol
     )
 
 
+def data_file(card: Path, data: Path | None) -> Path:
+    """The file with the products of a card; `ConfigError` where it is missing."""
+    return _data_file(card, read_card(card), data)
+
+
 def _data_file(card: Path, entry: Card, data: Path | None) -> Path:
     own = card / entry.file
     if own.is_file() or entry.file.startswith("."):

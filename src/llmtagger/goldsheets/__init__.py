@@ -4,6 +4,6 @@ GoldBook ─▶ Statement ─▶ cells | tasks ─▶ .csv | .xlsx | .json
 files ─▶ Row ─▶ Statement ─▶ GoldBook
 """
 
-from llmtagger.goldsheets.transfer import Imported, export_gold, import_gold
+from llmtagger.goldsheets.transfer import SUFFIXES, Imported, export_gold, import_gold
 
-__all__ = ["Imported", "export_gold", "import_gold"]
+__all__ = ["SUFFIXES", "Imported", "export_gold", "import_gold"]

@@ -187,6 +187,9 @@ _READERS: dict[str, Callable[[Source], Rows]] = {
 }
 
 
+SUFFIXES = tuple(_WRITERS)
+
+
 def _by_suffix(path: Path, known: dict[str, Function]) -> Function:
     found = known.get(path.suffix.lower())
     if found is None:
