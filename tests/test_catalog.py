@@ -295,15 +295,21 @@ def test_quotes_that_never_close_are_read_in_linear_time(tmp_path: Path) -> None
     [
         pytest.param("a.csv", "", {}, "is empty", "export", id="empty csv"),
         pytest.param("a.jsonl", " \n\n", {}, "is empty", "export", id="blank jsonl"),
-        pytest.param("a.csv", "words\nhat\n", {}, "one column only", "comma", id="one column"),
+        pytest.param("a.csv", "id^title\n1^Hat\n", {}, "one column only", "comma", id="delimiter"),
+        pytest.param("a.csv", "<html>\n<p>\n", {}, "one column only", "comma", id="a web page"),
         pytest.param(
             "a.csv", "title,price\nHat,9\n", {}, "no id column; it has: title, price",
-            '[catalogue.columns] id = "..."', id="no id",
+            '--map id="..."', id="no id",
         ),
-        pytest.param("a.csv", "id,price\n1,9\n", {}, "no title column", "title =", id="no title"),
+        pytest.param("a.csv", "id,price\n1,9\n", {}, "no title col", "--map title=", id="no title"),
+        pytest.param(
+            "a.csv", "Artikel,Preis\nHat,9\n", {},
+            "no id column and no title column; it has: Artikel, Preis",
+            "call the id column id or sku or product_id", id="neither",
+        ),
         pytest.param(
             "a.jsonl", '{"title": "Hat"}\n', {}, "no id column; it has: title",
-            '[catalogue.columns] id = "..."', id="no id in jsonl",
+            '--map id="..."', id="no id in jsonl",
         ),
         pytest.param(
             "a.csv", "id,title\n1,Hat\n", {"columns": {"id": "Nr"}},

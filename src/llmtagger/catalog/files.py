@@ -124,6 +124,20 @@ def find_encoding(source: Source, given: str | None) -> str:
     return _utf16(head) or _utf8_or_gb18030(source)
 
 
+def marked_encoding(source: Source, encoding: str) -> tuple[str, bytes]:
+    """The encoding without, and the byte order mark that the file has before it, if any.
+
+    Python's `utf-16` and `utf-8-sig` stand for a mark and an encoding together.
+    """
+    with source.path.open("rb") as handle:
+        head = handle.read(4)
+    plain = encoding.removesuffix("-sig")
+    if plain in ("utf-16", "utf-32"):
+        plain = next((each for mark, each in _BOMS if head.startswith(mark)), plain)
+    mark = "\ufeff".encode(plain, "ignore")
+    return plain, mark if mark and head.startswith(mark) else b""
+
+
 def _checked(source: Source, encoding: str) -> str:
     try:
         b"".decode(encoding)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -22,24 +22,39 @@ FIELDS = (
     *("tags", "lang", "group"),
 )
 SYNONYMS: Synonyms = {
-    "id": ("id", "sku", "product_id", "handle", "商品id", "商品编号", "编号"),
-    "title": ("title", "name", "product_name", "product_title", "标题", "商品名称", "名称"),
-    "description": ("description", "描述", "商品描述"),
-    "brand": ("brand", "vendor", "品牌"),
-    "category": ("category", "类目", "分类", "product_type", "type"),
+    "id": (
+        *("id", "sku", "product_id", "item_id", "handle", "article_number", "product_code"),
+        *("商品id", "商品编号", "编号", "商品编码", "商家编码", "货号", "款号"),
+    ),
+    "title": (
+        *("title", "name", "product_name", "product_title", "item_name"),
+        *("标题", "商品名称", "名称", "商品标题", "宝贝标题", "宝贝名称", "品名"),
+    ),
+    "description": (
+        *("description", "product_description", "long_description", "body"),
+        *("描述", "商品描述", "商品详情", "详情"),
+    ),
+    "brand": ("brand", "vendor", "manufacturer", "品牌", "品牌名称"),
+    "category": (
+        *("category", "类目", "分类", "product_type", "type", "categories", "product_category"),
+        *("商品类目", "商品分类", "类别"),
+    ),
     "attributes": ("attributes", "属性"),
     "reviews": (
         *("reviews", "customer_reviews", "comments"),
         *("评价", "买家评价", "用户评价", "评论", "买家评论", "用户评论"),
     ),
-    "tags": ("tags", "标签"),
+    "tags": ("tags", "标签", "tag", "labels", "商品标签"),
     "lang": ("lang", "language"),
     "group": ("group", "item_group_id"),
 }
 _PREFIX = "attributes."
+_GAPS = re.compile(r"[\s_-]+")
+_SHOWN, _SHOWN_LENGTH = 40, 80  # column names in a message, characters of each
 _GUESSED_FROM = 500  # characters of a description that tell its language
-_DELIMITERS = "|;,"
 _NUMBER = re.compile(r"[\d.,]{1,20}")
+SEPARATORS = "|;；,，、"  # of tags in a cell; the first one found counts
+_HELD = 100_000  # column names in the layouts that are kept; rows of ever new shapes have more
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,22 +84,25 @@ class Columns:
         self.mapped = options.columns
         self._synonyms = synonyms
         self._layouts: dict[tuple[str, ...], Layout] = {}
+        self._held = 0
 
     def layout(self, names: tuple[str, ...]) -> Layout:
         """The layout of a row with these columns; rows of one shape share it."""
         if names not in self._layouts:
-            if len(self._layouts) > 10_000:  # rows that all differ in shape are not worth memory
+            self._held += len(names) + 1
+            if self._held > _HELD:
                 self._layouts.clear()
+                self._held = len(names) + 1
             self._layouts[names] = self._find(names)
         return self._layouts[names]
 
     def _find(self, names: tuple[str, ...]) -> Layout:
-        by_key = {_key(name): name for name in reversed(names)}
+        by_key = {fold(name): name for name in reversed(names)}
         present = set(names)
         fields: dict[str, str] = {}
         attributes: dict[str, str] = {}
         for field, wanted in self.mapped.items():
-            column = wanted if wanted in present else by_key.get(_key(wanted))
+            column = wanted if wanted in present else by_key.get(fold(wanted))
             if column is not None and field.startswith(_PREFIX):
                 attributes[field.removeprefix(_PREFIX)] = column
             elif column is not None:
@@ -106,23 +124,42 @@ class Columns:
             ordered, attributes, tuple((n, _free_name(n)) for n in names if n not in taken)
         )
 
-    def missing(self, names: Iterable[str], field: str, source: str) -> CatalogError:
-        """What to say of a file that has no column for a field."""
-        found = ", ".join(names)
-        if field in self.mapped:
-            return CatalogError(
-                f"{source} has no column {self.mapped[field]!r}, to which {field} is mapped; "
-                f"it has: {found}",
-                hint="correct [catalogue.columns] in the configuration",
-            )
+    def lacking(self, layout: Layout) -> list[str]:
+        """The fields that a catalogue must have, or that are mapped, and that no column is."""
+        present = {*layout.fields, *(f"{_PREFIX}{name}" for name in layout.attributes)}
+        wanted = dict.fromkeys(("id", "title", *self.mapped))
+        return [field for field in wanted if field not in present]
+
+    def missing(self, names: Iterable[str], lacking: Sequence[str], source: str) -> CatalogError:
+        """What to say of a file that has no column for these fields, all in one message."""
+        found = _some(names)
+        mapped = [field for field in lacking if field in self.mapped]
+        unnamed = [field for field in lacking if field not in self.mapped]
+        wrong = [
+            f"no column {self.mapped[field]!r}, to which {field} is mapped" for field in mapped
+        ]
+        absent = [f"no {field} column" for field in unnamed]
+        hints = [f"call the {f} column {' or '.join(self._synonyms[f][:5])}" for f in unnamed]
+        maps = " ".join(f'--map {field}="..."' for field in unnamed)
+        if unnamed:
+            hints.append(f"or say which columns they are: {maps}")
+        if mapped:
+            hints.append("correct the mapping: --map, or [catalogue.columns] in the configuration")
         return CatalogError(
-            f"{source} has no {field} column; it has: {found}",
-            hint=f'say which it is in the configuration: [catalogue.columns] {field} = "..."',
+            f"{source} has {' and '.join(wrong + absent)}; it has: {found}", hint="; ".join(hints)
         )
 
 
-def _key(name: str) -> str:
-    return re.sub(r"[\s_-]+", "_", name.strip().casefold())
+def fold(name: str) -> str:
+    """A column's name as it is compared: `"Product Name"` is `product_name`."""
+    return _GAPS.sub("_", name.strip().casefold())
+
+
+def _some(names: Iterable[str]) -> str:
+    """The first names, for a message."""
+    shown = [name[:_SHOWN_LENGTH] for name in names if name]
+    rest = f" and {len(shown) - _SHOWN:,} more" if len(shown) > _SHOWN else ""
+    return ", ".join(shown[:_SHOWN]) + rest
 
 
 def _free_name(name: str) -> str:
@@ -254,9 +291,10 @@ def _tags(value: Any, cells: bool) -> tuple[str, ...] | None:
 
 
 def split_tags(cell: str) -> list[str] | None:
-    """The tags in a cell: a JSON list if it starts with `[`, else split on `|`, else `;`, else `,`.
+    """The tags in a cell: a JSON list if it starts with `[`, else split on one separator.
 
-    None for an empty cell: nobody has labelled the product.
+    That is `|`, else `;`, else `；`, `,`, `，` or `、`. None for an empty cell: nobody has labelled
+    the product.
     """
     cell = cell.strip()
     if cell.startswith("["):
@@ -265,12 +303,17 @@ def split_tags(cell: str) -> list[str] | None:
         except (ValueError, RecursionError) as error:
             raise RowFault(f"the tags start with [ but are not a JSON list: {error}") from error
         return found
-    delimiter = next((each for each in _DELIMITERS if each in cell), ",")
-    return [tag for part in cell.split(delimiter) if (tag := part.strip())] or None
+    separator = next((each for each in SEPARATORS if each in cell), ",")
+    return [tag for part in cell.split(separator) if (tag := part.strip())] or None
 
 
 def join_tags(tags: list[str]) -> str:
-    """A cell that `split_tags` takes apart again: joined with `|`, else a JSON list."""
-    plain = "|".join(tags)
-    clear = not plain.startswith("[") and (split_tags(plain) or []) == tags
-    return plain if clear else json.dumps(tags, ensure_ascii=False)
+    """A cell that `split_tags` takes apart again: joined with `|`, else a JSON list.
+
+    >>> join_tags(["red", "wool"]), join_tags(["black, white"]), join_tags(["a|b", "c"])
+    ('red|wool', 'black, white|', '["a|b", "c"]')
+    """
+    for plain in ("|".join(tags), f"{'|'.join(tags)}|"):
+        if not plain.startswith("[") and (split_tags(plain) or []) == tags:
+            return plain
+    return json.dumps(tags, ensure_ascii=False)

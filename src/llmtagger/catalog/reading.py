@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from llmtagger.catalog.files import Source, find_encoding, first_character, open_source, unreadable
@@ -13,14 +13,8 @@ from llmtagger.catalog.jsonl import read_array, read_lines
 from llmtagger.catalog.parquet import parquet_names, parquet_rows
 from llmtagger.catalog.products import SYNONYMS, Columns, Layout, build
 from llmtagger.catalog.rows import CatalogOptions, RejectedRow, Row, RowFault, Rows, reject
-from llmtagger.catalog.shopify import SHOPIFY, ShopifyTable, is_shopify
-from llmtagger.catalog.tables import (
-    check_header,
-    find_delimiter,
-    read_header,
-    restore,
-    table_rows,
-)
+from llmtagger.catalog.shops import Shop
+from llmtagger.catalog.tables import LINE, Table, check_header, open_table, restore, table_rows
 from llmtagger.datatypes import Product
 from llmtagger.errors import CatalogError
 
@@ -28,8 +22,21 @@ _log = logging.getLogger(__name__)
 
 Found = Iterator[tuple[Product, Row] | RejectedRow]
 
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A catalogue that is being read: the name of its format, its columns by field, its products.
+
+    The columns of a JSON file are known only once a row was read.
+    """
+
+    format: str
+    fields: Mapping[str, str]
+    found: Found
+
+
 _JSON = {".jsonl", ".ndjson", ".json"}
-_TABLES = {".csv", ".tsv"}
+_TABLES = {".csv", ".tsv", ".txt"}
 _PARQUET = {".parquet"}
 _UNNAMED = 20  # objects without an id field, none before them with one, that condemn a file
 
@@ -55,7 +62,7 @@ def read_catalog(
     """
     with nullcontext(path) if isinstance(path, Source) else open_source(path) as source:
         try:
-            found = _found(source, options)
+            found = open_catalog(source, options).found
             if options.on_duplicate == "last":
                 yield from _last(found, rejected)
             else:
@@ -64,7 +71,8 @@ def read_catalog(
             raise unreadable(source.name, error) from error
 
 
-def _found(source: Source, options: CatalogOptions) -> Found:
+def open_catalog(source: Source, options: CatalogOptions) -> Opened:
+    """A catalogue in its format, every product with the row that describes it, in file order."""
     kind = _kind(source)
     if kind in _PARQUET:
         return _parquet(source, options)
@@ -72,7 +80,7 @@ def _found(source: Source, options: CatalogOptions) -> Found:
     if kind == "":
         kind = ".json" if first_character(source, encoding) in "{[" else ".csv"
     if kind in _TABLES:
-        return _table(source, encoding, options)
+        return _table(open_table(source, encoding, options), options)
     array = kind == ".json" and first_character(source, encoding) == "["
     return _json(source, (read_array if array else read_lines)(source, encoding), options)
 
@@ -88,7 +96,12 @@ def _kind(source: Source) -> str:
     )
 
 
-def _json(source: Source, rows: Rows, options: CatalogOptions) -> Found:
+def _json(source: Source, rows: Rows, options: CatalogOptions) -> Opened:
+    fields: dict[str, str] = {}
+    return Opened("JSON", fields, _objects(source, rows, options, fields))
+
+
+def _objects(source: Source, rows: Rows, options: CatalogOptions, fields: dict[str, str]) -> Found:
     """Each object has columns of its own; a file whose objects never have an id is refused."""
     columns = Columns(options, SYNONYMS)
     unnamed = 0
@@ -97,28 +110,34 @@ def _json(source: Source, rows: Rows, options: CatalogOptions) -> Found:
             yield row
             continue
         layout = columns.layout(tuple(row.values))
+        if layout.fields.keys() - fields.keys():
+            fields.update(layout.fields)
         if "id" in layout.fields:
             unnamed = -1
         elif unnamed >= 0:
             unnamed, last = unnamed + 1, row
             if unnamed == _UNNAMED:
-                raise columns.missing(row.values, "id", source.name)
+                raise columns.missing(row.values, columns.lacking(layout), source.name)
         yield _built(row, layout, cells=False)
     if unnamed > 0:
-        raise columns.missing(last.values, "id", source.name)
+        lacking = columns.lacking(columns.layout(tuple(last.values)))
+        raise columns.missing(last.values, lacking, source.name)
 
 
-def _table(source: Source, encoding: str, options: CatalogOptions) -> Found:
-    delimiter = find_delimiter(source, encoding, options)
-    header = read_header(source, encoding, delimiter)
-    if delimiter == "," and is_shopify(header):
-        shop = open_shop(source, encoding, options)
-        return (_built(row, shop.layout, cells=True) for row in shop.rows())
-    columns = Columns(options, SYNONYMS)
-    check_header(header, columns, source)
-    layout = columns.layout(tuple(name for name in header if name))
-    rows = map(_restored, table_rows(source, encoding, delimiter))
-    return (_built(row, layout, cells=True) for row in rows)
+def _table(table: Table, options: CatalogOptions) -> Opened:
+    if table.profile is not None:
+        shop = Shop(table.profile, table.header, options)
+        check_header(table.header, shop.columns, table.source)
+        rows = shop.rows(table_rows(table), table_rows(table))
+        found = (_built(row, shop.layout, cells=True) for row in rows)
+        return Opened(table.profile.name, shop.fields, found)
+    layout = Columns(options, SYNONYMS).layout(tuple(name for name in table.header if name))
+    if table.titles:
+        layout = replace(layout, fields={"id": LINE, **layout.fields})
+    rows = map(_restored, table_rows(table))
+    fields = {field: column for field, column in layout.fields.items() if column != LINE}
+    name = "list of titles" if table.titles else "table"
+    return Opened(name, fields, (_built(row, layout, cells=True) for row in rows))
 
 
 def _restored(row: Row | RejectedRow) -> Row | RejectedRow:
@@ -128,19 +147,13 @@ def _restored(row: Row | RejectedRow) -> Row | RejectedRow:
     return replace(row, values={name: restore(str(cell)) for name, cell in row.values.items()})
 
 
-def open_shop(source: Source, encoding: str, options: CatalogOptions) -> ShopifyTable:
-    """A Shopify export, its header checked."""
-    columns = Columns(options, SHOPIFY)
-    check_header(read_header(source, encoding, ","), columns, source)
-    return ShopifyTable(source, encoding, columns)
-
-
-def _parquet(source: Source, options: CatalogOptions) -> Found:
+def _parquet(source: Source, options: CatalogOptions) -> Opened:
     columns = Columns(options, SYNONYMS)
     names = parquet_names(source)
     check_header(names, columns, source)
     layout = columns.layout(names)
-    return (_built(row, layout, cells=True) for row in parquet_rows(source))
+    found = (_built(row, layout, cells=True) for row in parquet_rows(source))
+    return Opened("Parquet file", layout.fields, found)
 
 
 def _built(

@@ -2,35 +2,35 @@
 
 from __future__ import annotations
 
-import codecs
 import fcntl
 import glob
+import itertools
 import json
 import os
 import secrets
 import stat
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
 from llmtagger.catalog.additions import Additions, collect
-from llmtagger.catalog.files import Source, find_encoding, open_source
+from llmtagger.catalog.files import Source, open_source
 from llmtagger.catalog.products import FIELDS, join_tags
-from llmtagger.catalog.reading import open_shop
 from llmtagger.catalog.rows import RECORD_LIMIT, CatalogOptions, RejectedRow
-from llmtagger.catalog.shopify import is_shopify
-from llmtagger.catalog.tables import guard, read_header, table_line
+from llmtagger.catalog.tables import MOST_COLUMNS, guard, table_line
+from llmtagger.catalog.writeback import write_table
 from llmtagger.errors import CatalogError
 
 Records = Iterable[Mapping[str, Any]]
 WriteBack = Callable[[Source, CatalogOptions, Additions, BinaryIO], None]
 
-_LEADING = tuple(name for name in FIELDS if name != "tags")
-_RESULTS = ("tags", "tag_details", "review", "rejected", "problem", "run")
+_LEADING = tuple(name for name in FIELDS if name not in ("tags", "attributes"))
+_RESULTS = ("tags", "review", "problem")
+_APART = (*_RESULTS, "attributes", "rejected", "run")  # not in a cell as they stand, or in none
 _BATCH = 1_000  # rows of a Parquet file written at once
 _STDOUT = "-"
 _STDIN = "/dev/stdin"  # may be a file that the shell has opened
@@ -49,10 +49,10 @@ def write_records(
 ) -> int:
     """Write output records to a .jsonl, .csv, .tsv or .parquet file; `-` is JSONL to stdout.
 
-    Returns how many there were. In flat formats `tags` are names joined with `|` (a JSON list
-    where that would be unclear); `tag_details`, `review`, `rejected`, `problem`, `run` and other
-    nested values are JSON. In .csv and .tsv files a cell that a spreadsheet would take for a
-    formula has a quote before it, which reading takes away again.
+    Returns how many there were. Tables are for people: a column for each field and attribute,
+    the names of `tags` and of those for `review` joined with `|` (a JSON list where a tag holds
+    that), and the `problem`. Scores and evidence are in JSONL only. In .csv and .tsv files a cell
+    that a spreadsheet would take for a formula has a quote before it, which reading takes away.
 
     Where `output` has the format of `source`, by its suffix, the source is written back: each
     product's new tags stand after those a person put there, those for review in `review_column`,
@@ -71,10 +71,6 @@ def write_records(
                 additions = collect(records, review_column)
                 back(original, options, additions, handle)
             return additions.records
-        if suffix == ".csv" and source is not None and str(source) != _STDOUT:
-            written = _write_shop(records, handle, source, options)
-            if written is not None:
-                return written
         return _WRITERS[suffix](records, handle)
 
 
@@ -92,7 +88,7 @@ def check_format(path: Path, source: Path | str | None, *, plain: bool = False) 
 def writes_back(path: Path | str, *, plain: bool = False) -> bool:
     """Whether a file of that name can get its own tags back, by its suffix."""
     suffix = Path(path).suffix.lower()
-    return suffix == ".csv" or _back(suffix, path, plain) is not None
+    return _back(suffix, path, plain) is not None
 
 
 def _back(suffix: str, source: Path | str | None, plain: bool) -> WriteBack | None:
@@ -255,7 +251,7 @@ _WRITERS: dict[str, Callable[[Records, IO[bytes]], int]] = {
 }
 
 # Formats that are written back where the input has them: the source, its additions, the new file
-_WRITE_BACK: dict[str, WriteBack] = {}
+_WRITE_BACK: dict[str, WriteBack] = dict.fromkeys((".csv", ".tsv", ".txt"), write_table)
 
 
 @contextmanager
@@ -280,55 +276,45 @@ def _flattened(records: Records) -> Iterator[tuple[list[str], Iterator[dict[str,
                 f"cannot write to the temporary folder {tempfile.gettempdir()}: {error.strerror}",
                 hint="make room there, or name another one in TMPDIR, then try again",
             ) from error
+        if len(found) > MOST_COLUMNS:
+            raise CatalogError(
+                f"the products have {len(found):,} different fields and attributes, more than "
+                f"the {MOST_COLUMNS:,} columns of a table",
+                hint="write to a .jsonl file instead",
+            )
         extra = [name for name in found if name not in (*_LEADING, *_RESULTS)]
         leading = [name for name in _LEADING if name in found or name in ("id", "title")]
         yield [*leading, *extra, *_RESULTS], map(json.loads, waiting), count
 
 
 def _flat(record: Mapping[str, Any]) -> dict[str, str]:
-    row = {name: _cell(value) for name, value in record.items()}
-    tags = record.get("tags") or []
-    return row | {
-        "tags": join_tags([tag["tag"] for tag in tags]),
-        "tag_details": _cell(tags),
-    }
+    """A record as cells for people: one for each attribute, no evidence."""
+    row: dict[str, str] = {}
+    plain = {name: value for name, value in record.items() if name not in _APART}
+    for name, value in plain.items():
+        row[_free(name, row)] = _cell(value)
+    for name, value in (record.get("attributes") or {}).items():
+        row[_free(f"attributes.{name}", row)] = _cell(value)
+    for each in ("tags", "review"):
+        row[each] = join_tags([item["tag"] for item in record.get(each) or ()])
+    problem = record.get("problem")
+    row["problem"] = problem["message"] if isinstance(problem, Mapping) else _cell(problem)
+    return row
+
+
+def _free(name: str, taken: Container[str]) -> str:
+    """The name of a column; names that a reader would take for the same are numbered."""
+    name = name.strip() or "unnamed"
+    numbered = (f"{name} ({number})" for number in itertools.count(2))
+    return name if name not in taken else next(each for each in numbered if each not in taken)
 
 
 def _cell(value: Any) -> str:
+    """A value as a person would write it: `S; M`, `width: 3; height: 4`."""
     if isinstance(value, str):
         return value
+    if isinstance(value, Mapping):
+        return "; ".join(f"{name}: {_cell(each)}" for name, each in value.items())
+    if isinstance(value, list):
+        return "; ".join(map(_cell, value))
     return "" if value is None else json.dumps(value, ensure_ascii=False)
-
-
-def _write_shop(
-    records: Records, handle: IO[bytes], source: Path | str, options: CatalogOptions
-) -> int | None:
-    """The Shopify export with its tags extended; None where `source` is none."""
-    if Path(source).suffix.lower() != ".csv":
-        return None
-    with open_source(source) as export:
-        encoding = find_encoding(export, options.encoding)
-        if not is_shopify(read_header(export, encoding, ",")):
-            return None
-        shop = open_shop(export, encoding, options)
-        tags = {
-            record["id"]: [tag["tag"] for tag in record.get("tags") or []] for record in records
-        }
-        _write_encoded(shop.merged(tags), handle, encoding, export)
-    return len(tags)
-
-
-def _write_encoded(texts: Iterable[str], handle: IO[bytes], encoding: str, like: Source) -> None:
-    """In the encoding of the file that is written back, with its byte order mark."""
-    encode = codecs.getincrementalencoder(encoding)("surrogateescape").encode
-    mark = "\ufeff".encode(encoding, "ignore")
-    with like.path.open("rb") as original:
-        handle.write(mark if original.read(len(mark)) == mark else b"")
-    try:
-        for text in texts:
-            handle.write(encode(text))
-    except UnicodeEncodeError as error:
-        raise CatalogError(
-            f"{like.name} cannot be written back as {encoding}: {error}",
-            hint="write to a .jsonl file instead, or save the export as UTF-8 first",
-        ) from error

@@ -12,13 +12,7 @@ from llmtagger.catalog.files import Source, find_encoding, first_character, open
 from llmtagger.catalog.jsonl import read_array
 from llmtagger.catalog.products import Columns
 from llmtagger.catalog.rows import CatalogOptions, RejectedRow, Row, RowFault, Rows, reject
-from llmtagger.catalog.tables import (
-    check_header,
-    find_delimiter,
-    read_header,
-    table_line,
-    table_rows,
-)
+from llmtagger.catalog.tables import open_table, table_line, table_rows
 from llmtagger.catalog.writing import replacing
 from llmtagger.errors import GoldError
 from llmtagger.goldbook import GoldBook
@@ -161,9 +155,7 @@ def _write_xlsx(statements: Iterable[Statement], handle: IO[bytes]) -> int:
 
 def _read_csv(source: Source) -> Rows:
     encoding = find_encoding(source, None)
-    delimiter = find_delimiter(source, encoding, CatalogOptions())
-    check_header(read_header(source, encoding, delimiter), columns_of_catalogues(), source)
-    return table_rows(source, encoding, delimiter)
+    return table_rows(open_table(source, encoding, CatalogOptions(), profiles=(), titles=False))
 
 
 def _read_tasks(source: Source) -> Rows:

@@ -1,0 +1,494 @@
+"""Text tables written back: only the cells that get new tags change, to the byte."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from llmtagger.catalog import CatalogOptions, RejectedRow, read_catalog, write_records
+from llmtagger.catalog.cells import spans
+from llmtagger.catalog.files import open_source
+from llmtagger.catalog.tables import records
+from llmtagger.datatypes import Product
+from llmtagger.errors import CatalogError
+
+
+@dataclass(frozen=True)
+class Case:
+    """A file of one format: rows of cells, how they are written, and what is read from it."""
+
+    name: str
+    rows: tuple[tuple[str, ...], ...]
+    expected: Mapping[str, Mapping[str, Any]]  # fields by id
+    delimiter: str = ","
+    suffix: str = ".csv"
+    joiner: str = ", "
+    header: int = 0  # of the rows, where the header stands
+    column: str = ""  # of the tags; it is made where it is empty
+    encodings: tuple[str, ...] = ("utf-8", "utf-8-sig", "utf-16")
+
+
+def case(name: str, *rows: str, cells: str = "¦", **more: Any) -> Case:
+    return Case(name, tuple(tuple(row.split(cells)) for row in rows), **more)
+
+
+CASES = [
+    case(
+        "shopify-old",
+        "Handle¦Title¦Body (HTML)¦Vendor¦Type¦Tags¦Option1 Name¦Option1 Value",
+        'hat¦Wool "Hat"¦<p>Warm,\r\nsoft</p>¦Acme¦Hats¦wool, Winter¦Size¦S',
+        "hat¦¦¦¦¦¦¦M",
+        "cap¦Cap¦¦Acme¦¦¦Title¦Default Title",
+        expected={
+            "hat": {
+                "title": 'Wool "Hat"', "description": "Warm, soft", "brand": "Acme",
+                "category": "Hats", "tags": ("wool", "Winter"), "attributes": {"Size": "S, M"},
+            },
+            "cap": {"title": "Cap", "tags": None, "attributes": {}},
+        },
+        column="Tags",
+    ),
+    case(
+        "shopify-new",
+        "Title¦URL handle¦Description¦Vendor¦Product category¦Type¦Tags¦Option1 name¦Option1 value",
+        "Hat¦hat¦<b>Warm</b>¦Acme¦Apparel > Hats¦¦wool,Winter¦Color¦Red",
+        "Cap¦cap¦¦Acme¦Apparel > Caps¦Caps¦¦¦",
+        expected={
+            "hat": {"category": "Apparel > Hats", "tags": ("wool", "Winter"),
+                    "attributes": {"Color": "Red"}},
+            "cap": {"category": "Caps", "tags": None},
+        },
+        joiner=",",
+        column="Tags",
+    ),
+    case(
+        "woocommerce",
+        "ID¦Type¦SKU¦Name¦Published¦Is featured?¦Short description¦Description¦Categories¦Tags"
+        "¦Parent¦Attribute 1 name¦Attribute 1 value(s)¦Attribute 1 visible",
+        "44¦variable¦tee¦Tee¦1¦0¦Soft¦<p>Of cotton</p>¦Clothing > Tees¦soft, black\\, white¦¦"
+        "Color¦Blue, Red¦1",
+        "45¦variation¦tee-blue¦Tee - Blue¦1¦0¦¦¦¦¦id:44¦Color¦Blue¦",
+        '46¦"simple, virtual"¦song¦Song¦1¦0¦¦¦Music¦¦¦¦¦'.replace('"', ""),
+        "47¦variation¦lost¦Lost¦1¦0¦¦¦¦¦elsewhere¦Color¦Blue¦",
+        expected={
+            "44": {
+                "title": "Tee", "description": "Soft\nOf cotton", "category": "Clothing > Tees",
+                "tags": ("soft", "black, white"), "attributes": {"Color": "Blue, Red"},
+            },
+            "46": {"title": "Song", "category": "Music", "tags": None},
+            "47": {"title": "Lost"},
+        },
+        column="Tags",
+    ),
+    case(
+        "merchant",
+        "id¦title¦description¦link¦image_link¦availability¦price¦brand¦google_product_category"
+        "¦product_type¦item_group_id¦color¦product_detail¦product_detail",
+        "1¦Hat¦Warm hat¦http://x/1¦http://x/1.jpg¦in_stock¦9 EUR¦Acme¦178¦Hats > Wool¦g¦red¦a:b:c¦",
+        "2¦Cap¦¦http://x/2¦http://x/2.jpg¦in_stock¦9 EUR¦Acme¦178¦¦g¦¦¦",
+        expected={
+            "1": {"category": "Hats > Wool", "group": "g",
+                  "attributes": {"color": "red", "product_detail": "a:b:c"}},
+            "2": {"category": "178", "brand": "Acme"},
+        },
+        delimiter="\t", suffix=".txt",
+    ),
+    case(
+        "akeneo",
+        "sku¦categories¦enabled¦family¦groups¦parent¦X_SELL-products¦name-en_US¦name-de_DE"
+        "¦description-en_US-mobile¦main_color¦price-EUR¦tags",
+        "A1¦winter,hats¦1¦hats¦¦m1¦A2¦Hat¦Hut¦Warm¦red¦9.00¦warm,wool",
+        "A2¦hats¦1¦hats¦¦¦¦¦Mütze¦¦blue¦9.00¦",
+        expected={
+            "A1": {"title": "Hat", "category": "winter,hats", "group": "m1",
+                   "tags": ("warm", "wool"), "attributes": {"main_color": "red"}},
+            "A2": {"title": "Mütze", "attributes": {"main_color": "blue"}, "tags": None},
+        },
+        delimiter=";", joiner=",", column="tags",
+    ),
+    case(
+        "amazon",
+        "TemplateType=fptcustom¦Version=2021.0625¦The top 3 rows are for Amazon.com use only.¦¦¦¦",
+        "Product Type¦Seller SKU¦Brand Name¦Product Name¦Color¦Key Product Features¦Parent SKU",
+        "feed_product_type¦item_sku¦brand_name¦item_name¦color_name¦bullet_point1¦parent_sku",
+        "hat¦H-1¦Acme¦Wool hat¦red¦Keeps you warm¦H",
+        "hat¦H-2¦Acme¦Wool hat, blue¦blue¦¦H",
+        expected={
+            "H-1": {"title": "Wool hat", "category": "hat", "description": "Keeps you warm",
+                    "attributes": {"color": "red"}, "group": "H"},
+            "H-2": {"brand": "Acme"},
+        },
+        delimiter="\t", suffix=".txt", header=2,
+    ),
+    case(
+        "amazon-2024",
+        "settings=feedType=256&headerLanguageTag=en_US¦¦",
+        "SKU¦Item Name¦Color",
+        "contribution_sku#1.value¦item_name[marketplace_id=X][language_tag=en_US]#1.value"
+        "¦color[marketplace_id=X]#1.value",
+        "H-1¦Wool hat¦red",
+        expected={"H-1": {"title": "Wool hat", "attributes": {"color": "red"}}},
+        delimiter="\t", suffix=".tsv", header=2,
+    ),
+    case(
+        "ebay",
+        "#INFO,Version=0.0.2,Template= eBay-draft-listings-template_US¦¦¦¦¦",
+        "*Action(SiteID=US|Country=US|Currency=USD|Version=1193)¦CustomLabel¦*Title¦Relationship"
+        "¦*Description¦*C:Brand¦C:Color",
+        "Add¦H1¦Wool hat¦¦<p>Warm</p>¦Acme¦Red",
+        "¦H1-S¦¦Variation¦¦¦",
+        "Add¦H2¦Cap¦¦¦¦",
+        expected={
+            "H1": {"title": "Wool hat", "description": "Warm", "brand": "Acme",
+                   "attributes": {"Color": "Red"}},
+            "H2": {"title": "Cap"},
+        },
+        header=1,
+    ),
+    case(
+        "ebay-report",
+        "Item number¦Title¦Variation details¦Custom label (SKU)¦eBay category 1 name",
+        "31¦Paint¦Color=Red;Blue¦¦Crafts",
+        "31¦Paint¦Color=Red¦P-R¦Crafts",
+        "32¦Brush¦¦B¦Crafts",
+        expected={"31": {"title": "Paint", "category": "Crafts"}, "32": {"title": "Brush"}},
+    ),
+    case(
+        "magento",
+        "sku¦store_view_code¦attribute_set_code¦product_type¦categories¦name¦description"
+        "¦short_description¦additional_attributes¦configurable_variations",
+        "T¦¦Top¦configurable¦Default/Tops¦Tee¦<p>Of cotton</p>¦Soft"
+        '¦material=Cotton|Wool,fit="loose, long"¦sku=T-S,size=S|sku=T-M,size=M',
+        "T¦de¦Top¦configurable¦¦T-Hemd¦¦¦¦",
+        "T-S¦¦Top¦simple¦Default/Tops¦Tee S¦¦¦size=S¦",
+        "M¦¦Mug¦simple¦Default/Mugs¦Mug¦¦¦¦",
+        expected={
+            "T": {"title": "Tee", "description": "Soft\nOf cotton", "category": "Default/Tops",
+                  "attributes": {"material": "Cotton, Wool", "fit": "loose, long"}},
+            "M": {"title": "Mug"},
+        },
+        joiner=",",
+    ),
+    case(
+        "taobao-data-pack",
+        "version 1.00",
+        "title¦cid¦seller_cids¦description¦outer_id¦num_id",
+        "宝贝名称¦宝贝类目¦店铺类目¦宝贝描述¦商家编码¦数字ID",
+        "羊毛帽子¦50006298¦,1,¦<p>保暖</p>¦H-1¦",
+        "鸭舌帽¦50006298¦¦¦H-2¦77",
+        expected={
+            "H-1": {"title": "羊毛帽子", "description": "保暖", "lang": "zh"},
+            "77": {"title": "鸭舌帽"},
+        },
+        delimiter="\t", joiner="，", header=2, encodings=("utf-16", "gb18030"),
+    ),
+    case(
+        "taobao",
+        "宝贝ID¦宝贝标题¦宝贝价格¦商家编码¦商品标签",
+        "1¦羊毛帽子，保暖¦9¦A¦保暖；羊毛",
+        "2¦鸭舌帽子，遮阳防晒，男女通用¦9¦B¦",
+        "3¦棒球帽子，夏季新款，透气网眼¦9¦C¦夏季；透气、新款",
+        expected={
+            "1": {"tags": ("保暖", "羊毛")}, "2": {"tags": None},
+            "3": {"tags": ("夏季", "透气", "新款")},
+        },
+        joiner="；", column="商品标签", encodings=("utf-8-sig", "gb18030"),
+    ),
+    case(
+        "youzan",
+        "商品ID¦商品标题¦商品类目¦商品分组¦商品标签¦规格¦商品编码",
+        "1¦羊毛帽子保暖加厚¦服饰¦新品¦保暖、羊毛¦红色¦A1",
+        "1¦¦¦¦¦蓝色¦A2",
+        "2¦遮阳鸭舌帽男女同款¦¦热卖¦¦¦B1",
+        expected={
+            "1": {"category": "服饰", "tags": ("保暖", "羊毛"), "attributes": {"规格": "红色"}},
+            "2": {"category": "热卖", "tags": None},
+        },
+        joiner="、", column="商品标签", encodings=("utf-8", "gb18030"),
+    ),
+    case(
+        "plain",
+        "sku¦Product Name¦Notes¦labels¦Price",
+        'A¦Wool "hat"¦two\nlines¦warm; wool¦9',
+        "B¦Cap¦¦¦8",
+        expected={"A": {"tags": ("warm", "wool")}, "B": {"title": "Cap", "tags": None}},
+        delimiter="|", joiner="; ", column="labels",
+    ),
+    case(
+        "titles-with-header", "Title", "Wool hat", "Cap", cells="\0",
+        expected={"1": {"title": "Wool hat"}, "2": {"title": "Cap"}}, joiner="|",
+    ),
+]  # fmt: skip
+Quoting = Literal[0, 1, 2, 3]
+IDS = [each.name for each in CASES]
+
+
+def unexpected(row: RejectedRow) -> None:
+    """For files without a fault."""
+    pytest.fail(f"line {row.line}: {row.reason}")
+
+
+def text_of(each: Case, ending: str = "\r\n", quoting: Quoting = csv.QUOTE_MINIMAL) -> str:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, delimiter=each.delimiter, quoting=quoting, lineterminator=ending)
+    writer.writerows(each.rows)
+    return text.getvalue()
+
+
+def cells_of(text: str, delimiter: str) -> list[list[str]]:
+    return list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
+
+
+def tagged(name: str, *tags: str, review: tuple[str, ...] = ()) -> dict[str, Any]:
+    return {
+        "id": name,
+        "tags": [{"tag": tag} for tag in tags],
+        "review": [{"tag": tag} for tag in review],
+    }
+
+
+def read(path: Path) -> list[Product]:
+    return list(read_catalog(path, rejected=unexpected))
+
+
+def decoded(data: bytes, encoding: str) -> str:
+    return data.decode(encoding)
+
+
+@pytest.mark.parametrize("each", CASES, ids=IDS)
+def test_the_fields_are_found(tmp_path: Path, each: Case) -> None:
+    path = tmp_path / f"in{each.suffix}"
+    path.write_bytes(text_of(each).encode(each.encodings[0]))
+    products = {product.id: product for product in read(path)}
+    assert list(products) == list(each.expected)
+    for name, fields in each.expected.items():
+        found = {field: getattr(products[name], field) for field in fields}
+        assert found == fields
+
+
+VARIANTS = [
+    ("\n", csv.QUOTE_MINIMAL, False),
+    ("\r\n", csv.QUOTE_ALL, True),
+    ("\r\n", csv.QUOTE_MINIMAL, True),
+]
+
+
+@pytest.mark.parametrize(("ending", "quoting", "whole"), VARIANTS, ids=["lf", "quoted", "crlf"])
+@pytest.mark.parametrize("each", CASES, ids=IDS)
+def test_written_back(
+    tmp_path: Path, each: Case, ending: str, quoting: Quoting, whole: bool
+) -> None:
+    text = text_of(each, ending, quoting)
+    text = text if whole else text.removesuffix(ending) + ending + ending  # a blank line at the end
+    for encoding in each.encodings:
+        path, output = tmp_path / f"in{each.suffix}", tmp_path / f"out{each.suffix}"
+        path.write_bytes(text.encode(encoding))
+        names = list(each.expected)
+        write_records([tagged(name) for name in names], output, source=path)
+        assert output.read_bytes() == path.read_bytes()
+        same = [tagged(p.id, *(t.upper() for t in p.tags or ())) for p in read(path)]
+        write_records(same, output, source=path)
+        assert output.read_bytes() == path.read_bytes()
+        write_records([tagged(names[0], "brand new", "NEW")], output, source=path)
+        after = output.read_bytes().decode(encoding)
+        _check_only_tags_changed(each, text, after, quoting)
+        products = {product.id: product for product in read(output)}
+        own = tuple(each.expected[names[0]].get("tags") or ())
+        assert products[names[0]].tags == (*own, "brand new", "NEW")
+        assert list(products) == names
+        for name in names[1:]:
+            assert products[name].tags == each.expected[name].get("tags")
+
+
+def _check_only_tags_changed(each: Case, before: str, after: str, quoting: Quoting) -> None:
+    old, new = cells_of(before, each.delimiter), cells_of(after, each.delimiter)
+    header = each.rows[each.header]
+    column = header.index(each.column) if each.column else None
+    changed = 0
+    assert len(old) == len(new)
+    for was, now in zip(old, new, strict=True):
+        if column is None:
+            assert now[: len(was)] == was
+            changed += len(now) > len(was) and now[len(was) :] not in ([""], ["tags"])
+        else:
+            assert [*now[:column], *now[column + 1 :]] == [*was[:column], *was[column + 1 :]]
+            changed += now != was
+    assert changed == 1
+    if column is not None:  # the text around that cell
+        front = _shared(before, after)
+        old_rest, new_rest = before[front:], after[front:]
+        back = _shared(old_rest[::-1], new_rest[::-1])
+        old_part = old_rest[: len(old_rest) - back]
+        new_part = new_rest[: len(new_rest) - back]
+        cell = next(row for row in each.rows[each.header + 1 :])[column]
+        assert old_part in f'"{cell}"'
+        assert each.joiner.join(["brand new", "NEW"]) in new_part
+        assert len(new_part) <= len(f'"{cell}{each.joiner * 2}brand newNEW"')
+
+
+def _shared(one: str, other: str) -> int:
+    """How many characters both begin with."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+
+
+def test_a_bare_list_of_titles_gets_a_header(tmp_path: Path) -> None:
+    path, output = tmp_path / "in.txt", tmp_path / "out.txt"
+    path.write_bytes(b'15" screen\r\n\r\nHat, red\r\n"Big" bag')
+    assert [(p.id, p.title) for p in read(path)] == [
+        ("1", '15" screen'), ("3", "Hat, red"), ("4", '"Big" bag'),
+    ]  # fmt: skip
+    write_records([tagged("1")], output, source=path)
+    assert output.read_bytes() == path.read_bytes()
+    write_records([tagged("3", "red", "warm")], output, source=path)
+    assert output.read_bytes().decode() == (
+        'title\ttags\r\n15" screen\t\r\n\r\nHat, red\tred|warm\r\n"""Big"" bag"\t'
+    )
+    assert [(p.id, p.title, p.tags) for p in read(output)] == [
+        ("1", '15" screen', None), ("3", "Hat, red", ("red", "warm")), ("4", '"Big" bag', None),
+    ]  # fmt: skip
+
+
+def test_tags_for_review_go_into_their_column(tmp_path: Path) -> None:
+    path, output = tmp_path / "in.csv", tmp_path / "out.csv"
+    path.write_text("sku,title,tags,Maybe\n1,Hat,wool|warm,\n2,Cap,,\n3,Tie,,old\n")
+    found = [
+        tagged("1", "red", review=("Wool", "red", "soft")),
+        tagged("2", review=("blue",)),
+        tagged("3", review=("old", "new")),
+    ]
+    write_records(found, output, source=path, review_column="maybe")
+    assert output.read_text() == (
+        "sku,title,tags,Maybe\n1,Hat,wool|warm|red,soft\n2,Cap,,blue\n3,Tie,,old|new\n"
+    )
+    write_records(found, output, source=path, review_column="Doubtful")
+    assert output.read_text() == (
+        "sku,title,tags,Maybe,Doubtful\n1,Hat,wool|warm|red,,soft\n2,Cap,,,blue\n"
+        "3,Tie,,old,old|new\n"
+    )
+
+
+@pytest.mark.parametrize("name", ["title", "Tags", "brand", " "])
+def test_tags_for_review_have_no_column_of_ours(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "in.csv"
+    path.write_text("id,title,tags\n1,Hat,\n")
+    with pytest.raises(CatalogError, match="for review cannot stand"):
+        write_records([], tmp_path / "o.csv", source=path, review_column=name)
+    assert not (tmp_path / "o.csv").exists()
+
+
+def test_what_a_cell_cannot_hold_is_left_out_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, output = tmp_path / "in.csv", tmp_path / "out.csv"
+    path.write_text('id,title,tags\n1,Hat,"a, b"\n2,Cap,\n3,Tie,"[""x|y""]"\n')
+    write_records(
+        [tagged("1", "c|d", "e"), tagged("2", "=f"), tagged("3", "z")], output, source=path
+    )
+    assert output.read_text() == (
+        'id,title,tags\n1,Hat,"a, b, e"\n2,Cap,\'=f\n3,Tie,"[""x|y"", ""z""]"\n'
+    )
+    assert "'c|d'" in caplog.text
+
+
+def test_faulty_rows_stay_and_stay_faulty(tmp_path: Path) -> None:
+    path, output = tmp_path / "in.csv", tmp_path / "out.csv"
+    data = b'id,title\n1,Hat\n2,Red, wool\n\n3\n4,Caf\xe9\n"never closed\n'
+    path.write_bytes(data)
+    rejected: list[RejectedRow] = []
+    assert [p.id for p in read_catalog(path, rejected=rejected.append)] == ["1"]
+    write_records([tagged("1", "x")], output, source=path)
+    assert output.read_bytes() == (
+        b'id,title,tags\n1,Hat,x\n2,Red, wool,\n\n3,\n4,Caf\xe9,\n"never closed\n'
+    )
+    again: list[RejectedRow] = []
+    assert [p.id for p in read_catalog(output, rejected=again.append)] == ["1"]
+    assert [row.line for row in again] == [row.line for row in rejected]
+
+
+def test_an_encoding_that_is_not_exact_is_refused(tmp_path: Path) -> None:
+    """The same character has two forms in GB18030: what was read would not be written again."""
+    path = tmp_path / "in.csv"
+    path.write_bytes("id,title\n1,羊毛帽子，保暖\n".encode("gb18030"))
+    options = CatalogOptions(encoding="gbk")
+    with pytest.raises(CatalogError, match="cannot be written back as gbk"):
+        write_records([tagged("1", "👒")], tmp_path / "o.csv", source=path, options=options)
+    assert not (tmp_path / "o.csv").exists()
+
+
+_CELL = st.text(
+    st.characters(codec="utf-8", exclude_characters="\0"), max_size=8
+) | st.sampled_from(['"', '""', '"a"', "a,b", "a|b", "\r\n", "\n", " ", "=1", "'=1", "，", '["a"]'])
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    rows=st.lists(st.tuples(_CELL, _CELL, _CELL), min_size=1, max_size=4),
+    tags=st.lists(_CELL, max_size=3),
+    delimiter=st.sampled_from(",;\t|"),
+    quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
+    column=st.sampled_from([("tags",), (), ("Maybe",)]),
+)
+def test_random_tables_keep_all_other_cells(
+    tmp_path: Path,
+    rows: list[tuple[str, str, str]],
+    tags: list[str],
+    delimiter: str,
+    quoting: Quoting,
+    column: tuple[str, ...],
+) -> None:
+    header = ["id", "title", "note", *column]
+    lines = [[str(n), row[0], row[1], *[row[2]] * len(column)] for n, row in enumerate(rows)]
+    text = io.StringIO(newline="")
+    csv.writer(text, delimiter=delimiter, quoting=quoting).writerows([header, *lines])
+    path, output = tmp_path / "in.csv", tmp_path / "out.csv"
+    path.write_bytes(text.getvalue().encode())
+    found: list[RejectedRow] = []
+    products = list(read_catalog(path, rejected=found.append))
+    write_records([tagged(p.id, *tags) for p in products], output, source=path)
+    after = list(read_catalog(output, rejected=found.append))
+    assert [(p.id, p.title) for p in after] == [(p.id, p.title) for p in products]
+    for old, new in zip(products, after, strict=True):
+        assert (new.tags or ())[: len(old.tags or ())] == (old.tags or ())
+    was = cells_of(text.getvalue(), delimiter)
+    now = cells_of(output.read_bytes().decode(), delimiter)
+    kept = 3 if column == ("tags",) else len(header)
+    assert [row[:kept] for row in now] == [row[:kept] for row in was]
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    rows=st.lists(st.lists(_CELL, min_size=1, max_size=4), min_size=1, max_size=4),
+    delimiter=st.sampled_from(",;\t|"),
+)
+def test_cells_are_found_where_the_csv_module_finds_them(
+    tmp_path: Path, rows: list[list[str]], delimiter: str
+) -> None:
+    text = io.StringIO(newline="")
+    csv.writer(text, delimiter=delimiter).writerows(rows)
+    path = tmp_path / "in.csv"
+    path.write_bytes(text.getvalue().encode())
+    with open_source(path) as source:
+        for record in records(source, "utf-8", delimiter):
+            if not record.cells:
+                continue
+            found = [record.raw[slice(*span)] for span in spans(record, delimiter)]
+            plain = [
+                cell[1:-1].replace('""', '"')
+                if cell.startswith('"') and not record.literal
+                else cell
+                for cell in found
+            ]
+            assert tuple(plain) == record.cells
