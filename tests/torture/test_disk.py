@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import random
 import resource
 import shutil
 import subprocess
@@ -156,6 +157,15 @@ def _shop(folder: Path, source: Path) -> Path:
     return path
 
 
+def _lengthen(source: Path) -> None:
+    """A note for each product: tables hold no evidence, and would not reach the limit."""
+    dice = random.Random(0)
+    records = [json.loads(line) for line in source.read_text("utf-8").splitlines()]
+    noted = [record | {"note": dice.randbytes(500).hex()} for record in records]
+    lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in noted)
+    source.write_text("".join(lines), encoding="utf-8")
+
+
 @pytest.mark.parametrize("old", [False, True], ids=["new", "replaced"])
 @pytest.mark.parametrize("name", ["out.jsonl", "out.csv", "out.tsv", "out.parquet", "shop"])
 def test_an_output_without_room_appears_whole_or_not_at_all(
@@ -163,6 +173,7 @@ def test_an_output_without_room_appears_whole_or_not_at_all(
 ) -> None:
     source = tmp_path / "new.jsonl"
     write_products(source, PRODUCTS)
+    _lengthen(source)
     if name == "shop":
         source, name = _shop(tmp_path, source), "out.csv"
     output = tmp_path / "out" / name
