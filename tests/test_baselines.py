@@ -247,3 +247,15 @@ def test_products_without_words_can_be_scored() -> None:
         train, _vectors(train), [Product("n", "!!!")], np.zeros((1, 1024), dtype=np.float32)
     )
     assert set(found) == {"bag", "mug"}
+
+
+def test_models_that_are_fitted_at_once_cannot_change_what_they_share() -> None:
+    """scikit-learn sorts rows in place; two that did so at once found other weights each time."""
+    texts = [f"{word} bag of no. {at}" for at, word in enumerate(("zinc", "tin", "iron") * 8)]
+    for matrix in baselines._tfidf(texts, texts[:5]):
+        before = [part.tobytes() for part in (matrix.data, matrix.indices, matrix.indptr)]
+        labels = np.array([at % 2 for at in range(matrix.shape[0])], dtype=np.int8)
+        LogisticRegression(solver="liblinear").fit(matrix, labels)
+        assert [part.tobytes() for part in (matrix.data, matrix.indices, matrix.indptr)] == before
+        with pytest.raises(ValueError, match="read-only"):
+            matrix.data[0] = 1.0

@@ -125,7 +125,19 @@ def _tfidf(train: Sequence[str], test: Sequence[str]) -> tuple[Any, Any]:
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     vectorizer = TfidfVectorizer(analyzer=_terms, sublinear_tf=True)
-    return vectorizer.fit_transform(train), vectorizer.transform(test)
+    return _shared(vectorizer.fit_transform(train)), _shared(vectorizer.transform(test))
+
+
+def _shared(matrix: Any) -> Any:
+    """A sparse matrix that several threads may fit to, because none of them can change it.
+
+    scikit-learn sorts unsorted rows in place. Two fits at once would sort the same rows, or read
+    them half sorted, and find other weights each time.
+    """
+    matrix.sort_indices()
+    for part in (matrix.data, matrix.indices, matrix.indptr):
+        part.setflags(write=False)
+    return matrix
 
 
 def _terms(text: str) -> list[str]:
