@@ -1,6 +1,7 @@
 # Two commands do the set-up: `make demo` shows llmtagger at work, `make test` proves it.
 PYTHON ?= python3
 BIN := .venv/bin
+WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test torture browser check audit sbom eval bench-tune format docs lock wheel clean
@@ -22,7 +23,7 @@ test: install browser  ## Format, lint, strict types, licences, docs, and tests 
 	$(BIN)/mypy
 	$(BIN)/python tools/check_supply.py licences
 	$(BIN)/python tools/cli_reference.py --check
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 browser:  # Debian's Chromium, for the studio's tests; without one they are skipped
 	@for name in chromium google-chrome; do command -v $$name >/dev/null && exit 0; done; \

@@ -52,6 +52,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--model", help="a stronger model's folder, for tests/model/")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Under xdist a worker takes whole files, whose fixtures are dear, and one all live tests.
+
+    These come first: they share one server, and are the longest by far.
+    """
+    if not hasattr(config, "workerinput"):
+        return
+    for item in items:
+        group = "live" if item.get_closest_marker("live") else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: item.get_closest_marker("live") is None)
+
+
 @pytest.fixture(autouse=True)
 def clean_environment(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: Any
