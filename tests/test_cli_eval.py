@@ -190,6 +190,7 @@ class FakeSource:
     """A server of our own that is called by another name than its model is known by."""
 
     identity = "small@weights:1"
+    notes: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         self.opened = 0

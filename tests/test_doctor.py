@@ -142,3 +142,16 @@ def test_a_model_that_is_not_installed(monkeypatch: pytest.MonkeyPatch, tmp_path
 
 def test_versions_are_read_without_importing() -> None:
     assert doctor.installed(["pytest", "no-such-package"]) == {"pytest": pytest.__version__}
+
+
+def test_the_proxy_is_named_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "all_proxy", "ALL_PROXY", "https_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HTTPS_PROXY", "http://ann:canary@proxy:3128")
+    found = doctor.check_proxies()
+    assert (
+        found.detail
+        == "https through http://proxy:3128 (HTTPS_PROXY); this machine and NO_PROXY directly"
+    )
+    monkeypatch.delenv("HTTPS_PROXY")
+    assert doctor.check_proxies().detail.startswith("none")

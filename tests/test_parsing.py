@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +20,7 @@ from llmtagger.datatypes import (
     Product,
     Proposal,
     Reason,
+    Rejection,
     Shortlist,
     Span,
     Tag,
@@ -581,3 +583,47 @@ def test_logprobs_are_means_over_bytes_too(drawn: list[float]) -> None:
     )
     (proposal,) = _parse(TagKind.CLOSED, text, logprobs=tokens).accepted
     assert proposal.logprob == pytest.approx(math.fsum(drawn[1:-1]) / 12)
+
+
+@pytest.mark.parametrize("kind", TagKind)
+def test_tags_without_an_end_are_read_in_linear_time(kind: TagKind) -> None:
+    """The first thousand are read, the others counted; with a log-probability for each byte."""
+    many = ",".join(f'"t{at}"' for at in range(30_000)) + ',"' + "a" * 100_000 + '"'
+    text = f'{{"Color": [{many}]}}' if kind is TagKind.SPAN else f"[{many}]"
+    tokens = tuple(TokenLogprob(bytes([byte]), -0.5) for byte in text.encode())
+    completion = Completion(text, "stop", "m", tokens)
+    begun = time.process_time()
+    parsed = _format(kind).parse(completion, PRODUCT, SHORTLIST)
+    assert time.process_time() - begun < 5
+    assert len(parsed.accepted) + len(parsed.rejected) == 1001
+    assert parsed.rejected[-1] == Rejection("… and 29001 more", Reason.TOO_MANY)
+
+
+@pytest.mark.parametrize("rest", ['"' + '\\"' * 50_000, '"a\\' * 50_000, '"' + " " * 100_000])
+def test_words_around_an_answer_are_read_in_linear_time(rest: str) -> None:
+    text = '["leather wallet"] ' + rest
+    tokens = tuple(TokenLogprob(bytes([byte]), -0.5) for byte in text.encode())
+    begun = time.process_time()
+    parsed = _format(TagKind.CLOSED).parse(
+        Completion(text, "stop", "m", tokens), PRODUCT, SHORTLIST
+    )
+    assert time.process_time() - begun < 5
+    assert [(each.tag.id, each.logprob) for each in parsed.accepted] == [("w", -0.5)]
+
+
+def test_a_very_long_string_is_cut_in_the_record() -> None:
+    said = "x" * 1_000_000
+    for text in (json.dumps([said]), json.dumps([said[:1500], said])):
+        parsed = _format(TagKind.CLOSED).parse(Completion(text, "stop", "m"), PRODUCT, SHORTLIST)
+        assert {each.reason for each in parsed.rejected} <= {
+            Reason.MALFORMED,
+            Reason.NOT_IN_VOCABULARY,
+        }
+        assert all(len(each.text) == 200 for each in parsed.rejected)
+
+
+def test_a_probability_that_was_rounded_above_one_is_one() -> None:
+    tokens = tuple(TokenLogprob(bytes([byte]), 1e-6) for byte in b'["leather wallet"]')
+    completion = Completion('["leather wallet"]', "stop", "m", tokens)
+    (found,) = _format(TagKind.CLOSED).parse(completion, PRODUCT, SHORTLIST).accepted
+    assert found.logprob == 0.0

@@ -207,6 +207,7 @@ def test_an_address_with_a_secret_is_refused_without_quoting_it(
 
 def test_a_key_from_a_file_is_sent_and_not_quoted(run: Run, server: Server, tmp_path: Path) -> None:
     (tmp_path / "key").write_text(f"{KEY}\n")
+    (tmp_path / "key").chmod(0o600)
     server.refuse = 401  # which quotes what it was sent
     changed = {"LLMTAGGER_API_KEY": "", "LLMTAGGER_API_KEY_FILE": "key"}
     done = run("tag", "new.jsonl", "-o", "out.jsonl", "--endpoint", server.url, **changed)

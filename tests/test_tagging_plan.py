@@ -45,6 +45,7 @@ class Source:
 
     def __init__(self, identity: str = "fake") -> None:
         self.identity = identity
+        self.notes: tuple[str, ...] = ()
         self.opened = 0
         self.generator = FakeGenerator()
 

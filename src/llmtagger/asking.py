@@ -30,9 +30,13 @@ class Asked:
 
 
 class ModelSource(Protocol):
-    """Where the model is: `identity` tells it from others without asking it anything."""
+    """Where the model is: `identity` tells it from others without asking it anything.
+
+    `notes` say what a person should know of the way to it.
+    """
 
     identity: str
+    notes: tuple[str, ...]
 
     def open(self, waiting: Waiting) -> AbstractContextManager[Asked]: ...
 
@@ -60,14 +64,19 @@ class _Endpoints:
             timeout=engine.timeout,
         )
         self.identity = self._generator.model
+        self.notes = self._generator.notes
 
     @contextmanager
     def open(self, waiting: Waiting) -> Iterator[Asked]:
+        for note in self.notes:
+            waiting(note, 0.0)
         with _probed(self._generator) as asked:
             yield asked
 
 
 class _OwnServer:
+    notes: tuple[str, ...] = ()
+
     def __init__(self, model: str, engine: EngineSettings, tuned: Tuned | None) -> None:
         from llmtagger.backends.models import resolve_model
 

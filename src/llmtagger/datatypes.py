@@ -231,9 +231,24 @@ class TokenLogprob:
     logprob: float
 
 
+_LEAST_LOGPROB = -100_000.0  # vLLM says -9999 for a token that cannot come
+_ROUNDING = 1e-3  # above 0 that the logarithm of a probability near 1 may come to lie
+_MOST_TOKENS = 1 << 40  # of one answer and its prompt
+
+
+def _count(said: object) -> int:
+    """A number of tokens; 0 where it cannot be one."""
+    sound = isinstance(said, int) and not isinstance(said, bool) and 0 <= said <= _MOST_TOKENS
+    return int(said) if sound else 0  # type: ignore[call-overload]
+
+
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A model's answer to one prompt. Times are seconds, counts are tokens."""
+    """A model's answer to one prompt. Times are seconds, counts are tokens.
+
+    Servers may say anything, so here is the one place where their numbers are checked. A count
+    that cannot be one is 0. With one log-probability that cannot be one, all are left out.
+    """
 
     text: str
     finish_reason: str
@@ -242,6 +257,12 @@ class Completion:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not all(_LEAST_LOGPROB <= each.logprob <= _ROUNDING for each in self.logprobs):
+            object.__setattr__(self, "logprobs", ())
+        for name in ("prompt_tokens", "completion_tokens"):
+            object.__setattr__(self, name, _count(getattr(self, name)))
 
 
 class Verdict(StrEnum):

@@ -193,12 +193,14 @@ def _choose_model(
 
     engine = job.settings.engine
     if adapter is None:
-        return model_source(job.model, job.endpoints, engine), ()
+        source = model_source(job.model, job.endpoints, engine)
+        return source, source.notes
     base = adapter.source if job.model == "auto" else job.model
     known = adapter.base_fingerprint if job.endpoints else resolve_model(base).fingerprint
     warnings = adapters.check_fits(adapter, known, template.identity, index.manifest.vocabulary)
     tuned = adapters.served(job.index, adapter)
-    return model_source(base, job.endpoints, engine, tuned), tuple(warnings)
+    source = model_source(base, job.endpoints, engine, tuned)
+    return source, (*warnings, *source.notes)
 
 
 def run(job: TagJob, reporter: Reporter) -> RunSummary:

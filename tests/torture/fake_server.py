@@ -7,6 +7,7 @@ with the number of the product and how often that product was asked for before.
 from __future__ import annotations
 
 import json
+import math
 import random
 import re
 import socket
@@ -42,7 +43,21 @@ class Fault(StrEnum):
     EMPTY = "empty"
 
 
-Plan = Callable[[str, int], Fault | None]
+class Lie(StrEnum):
+    """What may be untrue in an answer that is otherwise good."""
+
+    NAN = "logprob NaN"
+    OVERFLOW = "logprob 710"
+    INFINITE = "logprob -Infinity"
+    WORD = "logprob a word"
+    HUGE_TOKEN = "a token of 10 TB"
+    USAGE_INFINITE = "usage Infinity"
+    USAGE_NEGATIVE = "usage below 0"
+    USAGE_WORD = "usage a word"
+    NO_TOKENS = "tokens are a number"
+
+
+Plan = Callable[[str, int], "Fault | Lie | None"]
 
 
 def never(product: str, before: int) -> Fault | None:
@@ -67,7 +82,7 @@ class Request:
     product: str
     client: str
     at: float
-    fault: Fault | None
+    fault: Fault | Lie | None
 
 
 class _Server(ThreadingHTTPServer):
@@ -139,7 +154,7 @@ class FakeServer:
         """The products that were asked for, as often as they were."""
         return [each.product for each in self.requests if client in (None, each.client)]
 
-    def _take_down(self, body: dict[str, Any], client: str) -> Fault | None:
+    def _take_down(self, body: dict[str, Any], client: str) -> Fault | Lie | None:
         found = _NUMBER.search(body["messages"][-1]["content"])
         product = found.group(1) if found else ""
         with self._lock:
@@ -188,6 +203,26 @@ def completion(text: str, finish_reason: str = "stop") -> dict[str, Any]:
     }
 
 
+def lied(lie: Lie, answer: dict[str, Any]) -> dict[str, Any]:
+    """The answer with that lie in it."""
+    logprobs = answer["choices"][0]["logprobs"]
+    token = logprobs["content"][len(logprobs["content"]) // 2]
+    told: dict[Lie, tuple[dict[str, Any], str, object]] = {
+        Lie.NAN: (token, "logprob", math.nan),
+        Lie.OVERFLOW: (token, "logprob", 710.0),
+        Lie.INFINITE: (token, "logprob", -math.inf),
+        Lie.WORD: (token, "logprob", "likely"),
+        Lie.HUGE_TOKEN: (token, "bytes", 10**13),
+        Lie.USAGE_INFINITE: (answer["usage"], "prompt_tokens", math.inf),
+        Lie.USAGE_NEGATIVE: (answer["usage"], "completion_tokens", -5),
+        Lie.USAGE_WORD: (answer["usage"], "prompt_tokens", "many"),
+        Lie.NO_TOKENS: (logprobs, "content", 7),
+    }
+    place, name, value = told[lie]
+    place[name] = value
+    return answer
+
+
 def _handler(fake: FakeServer) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -223,7 +258,7 @@ def _handler(fake: FakeServer) -> type[BaseHTTPRequestHandler]:
                 with fake._lock:
                     fake._at_work -= 1
 
-        def _answer(self, body: dict[str, Any], fault: Fault | None) -> None:
+        def _answer(self, body: dict[str, Any], fault: Fault | Lie | None) -> None:
             good = json.dumps(completion(answer_to(body))).encode()
             if fault in (Fault.TOO_MANY, Fault.BROKEN, Fault.BUSY, Fault.REFUSED):
                 error = {"error": {"message": f"it is {fault.name.lower()}", "code": int(fault)}}
@@ -242,6 +277,8 @@ def _handler(fake: FakeServer) -> type[BaseHTTPRequestHandler]:
                 self._say(200, b"<html>welcome</html>")
             elif fault is Fault.LENGTH:
                 self._say(200, json.dumps(completion('["', "length")).encode())
+            elif isinstance(fault, Lie):
+                self._say(200, json.dumps(lied(fault, completion(answer_to(body)))).encode())
             elif fault is Fault.EMPTY:
                 self._say(200, json.dumps(completion("") | {"choices": []}).encode())
             else:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from tests.torture.conftest import Silent, write_products
-from tests.torture.fake_server import FakeServer, Fault, Plan, never, seeded
+from tests.torture.fake_server import FakeServer, Fault, Lie, Plan, never, seeded
 
 from llmtagger.backends import vllm_client, vllm_replicas
 from llmtagger.backends.vllm_client import VllmGenerator
@@ -133,6 +133,31 @@ def test_a_fault_that_stays_is_named_and_the_rest_goes_on(
         assert record["problem"]["code"] == codes.get(fault, "request_failed")
         assert NAMED.get(fault, "") in record["problem"]["message"]
     assert servers[1].asked().count(str(list(Fault).index(Fault.REFUSED))) == 1
+
+
+def test_a_lie_costs_no_tag_and_no_lie_is_written_down(
+    tmp_path: Path, index: Path, servers: list[FakeServer]
+) -> None:
+    """Every tag of an honest answer is kept or for review, with figures that can be true."""
+    shop = Shop(tmp_path, index, 2 * len(Lie))
+    _, clean = shop.tag("clean", servers[:1])
+    servers[1].plan = lambda product, before: list(Lie)[int(product) % len(Lie)]
+    summary, records = shop.tag("lies", servers[1:2])
+    assert summary.problems == 0
+    assert summary.prompt_tokens >= 0
+    assert summary.completion_tokens >= 0
+    for number, record in records.items():
+        assert _chosen(record) == _chosen(clean[number]) != set(), number
+        json.dumps(record, allow_nan=False)
+        for tag in record["tags"] + record["review"]:
+            assert 0 <= tag["score"] <= 1
+
+
+def _chosen(record: dict[str, Any]) -> set[str]:
+    """The tags that the model chose: kept, for review, or said to score too low."""
+    both = record["tags"] + record["review"]
+    low = {each["text"] for each in record["rejected"] if each["reason"] == "below_threshold"}
+    return low | {tag["tag"] for tag in both if tag["evidence"]["model"]["chosen"]}
 
 
 @pytest.mark.timeout(600)

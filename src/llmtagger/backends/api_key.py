@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from pathlib import Path
 
 from llmtagger.errors import ConfigError
@@ -22,7 +23,7 @@ def api_key() -> str | None:
     if not key and (file := os.environ.get(_FILE)):
         source = f"the file {file} that {_FILE} names"
         try:
-            key = Path(file).read_text(encoding="utf-8").strip()
+            key = _read(Path(file), source).strip()
         except (OSError, UnicodeDecodeError) as error:
             why = error.strerror if isinstance(error, OSError) else "it is no text"
             raise ConfigError(
@@ -36,3 +37,15 @@ def api_key() -> str | None:
             hint="put the key there, and nothing else",
         )
     return key or None
+
+
+def _read(path: Path, source: str) -> str:
+    """The file's text; refused, as ssh does, where it is ours and others may read it."""
+    with path.open(encoding="utf-8") as file:
+        known = os.fstat(file.fileno())
+        if stat.S_ISREG(known.st_mode) and known.st_uid == os.getuid() and known.st_mode & 0o077:
+            raise ConfigError(
+                f"{source} can be read by others (mode {known.st_mode & 0o777:04o})",
+                hint=f"make it yours alone: chmod 600 {path}",
+            )
+        return file.read()

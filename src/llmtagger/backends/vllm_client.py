@@ -8,13 +8,15 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from llmtagger.backends.completions import NoCompletion, read_completion
+from llmtagger.backends.http_client import Redirected, Reply, TooLong
 from llmtagger.backends.vllm_replicas import Replica, Replicas
-from llmtagger.datatypes import Completion, Constraint, Prompt, TokenLogprob
+from llmtagger.datatypes import Completion, Constraint, Prompt
 from llmtagger.errors import (
     EngineError,
     EngineUnreachable,
@@ -25,12 +27,14 @@ from llmtagger.errors import (
 )
 
 if TYPE_CHECKING:
-    from httpx2 import HTTPError, Response
+    from httpx2 import HTTPError
 
 T = TypeVar("T")
 FIRST_LOOK = 5.0  # s of patience at the start, where a wrong address is likelier than an outage
 TRIES = 5  # failures of one request, after which it is given up where others succeed
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 16.0  # s before a request is repeated
+METRICS = 5.0  # s for counters that are only shown
+MOST_COUNTED = 2.0**63  # tokens; no counter of an honest server comes so far
 BUSY = (429, 503)
 SEED = 0
 
@@ -43,10 +47,10 @@ class ServerMetrics:
     hits: float = 0.0
 
     def hit_rate(self, since: ServerMetrics | None = None) -> float | None:
-        """The share found, 0..1, from `since` on; None where nothing was looked up."""
+        """The share found, 0..1, from `since` on; None where the counters say none."""
         start = since or ServerMetrics()
-        queries = self.queries - start.queries
-        return (self.hits - start.hits) / queries if queries > 0 else None
+        queries, hits = self.queries - start.queries, self.hits - start.hits
+        return hits / queries if 0 <= hits <= queries and queries > 0 else None
 
 
 class VllmGenerator:
@@ -118,6 +122,11 @@ class VllmGenerator:
             hits=sum(_counter(text, "vllm:prefix_cache_hits_total") for text in texts),
         )
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know of the way to the servers: the proxies that read along."""
+        return tuple(_ways(self._replicas.all))
+
     def close(self) -> None:
         """Closes the connections; requests that are under way fail instead of being repeated."""
         self._closed.set()
@@ -147,8 +156,8 @@ class VllmGenerator:
             "logprobs": True,
             "structured_outputs": grammar,
         }
-        answer = _loaded(replica.client.post("/chat/completions", json=body))
-        return _read_answer(answer, self._model, time.perf_counter() - begun)
+        answer = _loaded(replica.client.post("/chat/completions", body))
+        return read_completion(answer, self._model, time.perf_counter() - begun)
 
     def _check_grammar(self, replica: Replica) -> None:
         word = f"验证-{secrets.token_hex(3)}"
@@ -214,7 +223,7 @@ class VllmGenerator:
         return True
 
     def _attempt(self, replica: Replica, ask: Callable[[Replica], T]) -> T:
-        from httpx2 import HTTPError, InvalidURL, TimeoutException
+        from httpx2 import HTTPError, TimeoutException
 
         sent = self._replicas.now()
         try:
@@ -232,9 +241,10 @@ class VllmGenerator:
                 self._replicas.overloaded(replica, sent)
             self._replicas.failed(replica, unreached=_is_unreached(error))
             raise _Failed(replica, error) from error
-        # ValueError: no JSON at all; RuntimeError: nested too deep, or the client was closed;
-        # InvalidURL: sent on to no address.
-        except (_NoAnswer, ValueError, RuntimeError, InvalidURL) as error:
+        except Redirected as error:
+            raise self._sent_on(replica, error) from error
+        # ValueError: no JSON at all; RuntimeError: nested too deep, or the client was closed.
+        except (NoCompletion, TooLong, ValueError, RuntimeError) as error:
             self._replicas.failed(replica)
             raise _Failed(replica, error) from error
         self._replicas.succeeded(replica)
@@ -255,28 +265,43 @@ class VllmGenerator:
             )
         return RequestRefused(words, hint="Shorten the product or the prompt.")
 
+    def _sent_on(self, replica: Replica, error: Redirected) -> EngineError:
+        target = replica.without_key(error.target)
+        return EngineError(
+            f"{replica.root} redirects to {target!r}, and redirects are not followed: the prompts"
+            " and the key would go there.",
+            hint="If the model is there, name that address with --endpoint; else check the address"
+            " that was given.",
+        )
+
     def _unreachable(self, last: _Failed | None, only: Replica | None) -> EngineUnreachable:
         asked = [only] if only else self._replicas.all
         roots = ", ".join(replica.root for replica in asked)
         why = asked[0].without_key(f" ({last})") if last else ""
+        way = "".join(f"; {note}" for note in dict.fromkeys(_ways(asked)))
         return EngineUnreachable(
-            f"No server answers at {roots}{why}.",
+            f"No server answers at {roots}{why}{way}.",
             hint="Check --endpoint and that the server is up; leave --endpoint out to have"
             " llmtagger start one here. The same command goes on where this one stopped.",
         )
 
 
+def _ways(replicas: Sequence[Replica]) -> Iterator[str]:
+    for replica in replicas:
+        if replica.proxy is not None:
+            yield (
+                f"{replica.root} is asked through the proxy {replica.proxy.shown}"
+                f" that {replica.proxy.variable} names"
+            )
+
+
 class _Status(Exception):
     """The server answered with a code that is no success; it says why in its own words."""
 
-    def __init__(self, response: Response) -> None:
-        super().__init__(_server_words(response))
-        self.code = response.status_code
-        self.headers: Mapping[str, str] = response.headers
-
-
-class _NoAnswer(Exception):
-    """The server said something, but not what an OpenAI-compatible server says."""
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(_server_words(reply))
+        self.code = reply.status
+        self.headers = reply.headers
 
 
 class _Failed(Exception):
@@ -322,67 +347,53 @@ def retry_after(headers: Mapping[str, str]) -> float:
         return float(said)
     try:
         return max(0.0, parsedate_to_datetime(said).timestamp() - time.time())
-    except ValueError:
+    except (ValueError, OverflowError):  # the year 1, or none of this calendar
         return 0.0
 
 
-def _loaded(response: Response) -> Any:
+def _loaded(reply: Reply) -> Any:
     """What a success says in JSON; any other code is a `_Status`, no JSON a `ValueError`."""
-    if not response.is_success:
-        raise _Status(response)
-    return json.loads(response.content)
-
-
-def _read_answer(answer: Any, model: str, seconds: float) -> Completion:
-    try:
-        choice = answer["choices"][0]
-        tokens = (choice.get("logprobs") or {}).get("content") or ()
-        usage = answer.get("usage") or {}
-        return Completion(
-            text=str(choice["message"]["content"] or ""),
-            finish_reason=str(choice["finish_reason"]),
-            model=model,
-            logprobs=tuple(TokenLogprob(_spelt(each), float(each["logprob"])) for each in tokens),
-            prompt_tokens=int(usage.get("prompt_tokens") or 0),
-            completion_tokens=int(usage.get("completion_tokens") or 0),
-            seconds=seconds,
-        )
-    except (AttributeError, LookupError, TypeError) as error:
-        raise _NoAnswer(f"not a chat completion: {str(answer)[:100]!r}") from error
-
-
-def _spelt(token: Mapping[str, Any]) -> bytes:
-    spelt = token.get("bytes")
-    return str(token["token"]).encode("utf-8", "replace") if spelt is None else bytes(spelt)
+    if not reply.is_success:
+        raise _Status(reply)
+    return json.loads(reply.body)
 
 
 def _read_names(models: Any) -> list[str]:
     try:
         return [str(model["id"]) for model in models["data"]]
     except (LookupError, TypeError) as error:
-        raise _NoAnswer(f"not a list of models: {str(models)[:100]!r}") from error
+        raise NoCompletion(f"not a list of models: {str(models)[:100]!r}") from error
 
 
-def _server_words(response: Response) -> str:
+def _server_words(reply: Reply) -> str:
     """The server's message out of its JSON, else the text as it is, else the code."""
     try:
-        body = json.loads(response.content)
+        body = json.loads(reply.body)
         inner = body.get("error")
         words = inner.get("message") if isinstance(inner, dict) else body.get("message")
     except (ValueError, AttributeError, RecursionError):
-        words = response.text.strip()
-    return str(words or f"HTTP {response.status_code}")[:500]
+        words = reply.text.strip()
+    return str(words or f"HTTP {reply.status}")[:500]
 
 
 def _metrics_text(replica: Replica) -> str:
     from httpx2 import HTTPError
 
     try:
-        response = replica.client.get(f"{replica.root}/metrics")
-    except HTTPError:
+        reply = replica.client.get(f"{replica.root}/metrics", METRICS)
+    except (HTTPError, Redirected, TooLong, RuntimeError):  # RuntimeError: the client was closed
         return ""
-    return response.text if response.is_success else ""
+    return reply.text if reply.is_success else ""
 
 
 def _counter(text: str, name: str) -> float:
-    return sum(float(m) for m in re.findall(rf"^{name}(?:{{[^}}]*}})? (\S+)", text, re.M))
+    """The sum of the counters of that name; what is no count is left out."""
+    said = re.findall(rf"^{name}(?:{{[^}}\n]*}})? ([0-9.eE+]{{1,40}})(?!\S)", text, re.M)
+    return sum(count for each in said if (count := _count(each)) <= MOST_COUNTED)
+
+
+def _count(said: str) -> float:
+    try:
+        return float(said)
+    except ValueError:
+        return 0.0

@@ -7,16 +7,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
-from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from llmtagger.backends.api_key import api_key
+from llmtagger.backends.http_client import HttpClient
+from llmtagger.backends.proxies import proxy_for
 from llmtagger.backends.window import Window
 from llmtagger.errors import ConfigError
-
-if TYPE_CHECKING:
-    from httpx2 import Client
 
 FIRST_REST, LONGEST_REST = 1.0, 60.0  # s
 LONGEST_REST_OF_ALL = 5.0  # s; where no server is well, there is no better one to wait for
@@ -30,7 +27,9 @@ class Replica:
     def __init__(self, endpoint: str, timeout: float, most: int) -> None:
         self.root = _root(endpoint)
         self._key = api_key()
-        self.client = _client(self.root, self._key, timeout)
+        self.proxy = proxy_for(self.root)
+        headers = {"authorization": f"Bearer {self._key}"} if self._key else {}
+        self.client = HttpClient(f"{self.root}/v1", headers, timeout, self.proxy)
         self.window = Window(most)
         self.in_flight = 0
         self.failures = 0  # in a row
@@ -172,44 +171,3 @@ def _root(endpoint: str) -> str:
             hint="Write it as http://HOST:PORT or http://HOST:PORT/v1",
         )
     return root
-
-
-def _client(root: str, key: str | None, timeout: float) -> Client:
-    from httpx2 import Client, Limits, Timeout
-
-    return Client(
-        base_url=f"{root}/v1",
-        headers={"authorization": f"Bearer {key}"} if key else {},
-        timeout=Timeout(timeout, connect=5.0),
-        limits=Limits(max_connections=None, max_keepalive_connections=None),
-        follow_redirects=True,
-        trust_env=urlsplit(root).hostname not in ("127.0.0.1", "localhost", "::1"),
-        event_hooks={"response": [lambda response: _limit(response, timeout)]},
-    )
-
-
-def _limit(response: Any, seconds: float) -> None:
-    """Makes a body that takes longer a timeout; httpx counts from one piece to the next."""
-    response.stream = _punctual()(response.stream, seconds)
-
-
-@cache
-def _punctual() -> Any:
-    """A class of bodies; httpx, from which it inherits, is loaded only when something is asked."""
-    from httpx2 import ReadTimeout, SyncByteStream
-
-    class Punctual(SyncByteStream):
-        def __init__(self, whole: SyncByteStream, seconds: float) -> None:
-            self._whole, self._seconds = whole, seconds
-            self._latest = time.monotonic() + seconds
-
-        def __iter__(self) -> Iterator[bytes]:
-            for piece in self._whole:
-                if time.monotonic() > self._latest:
-                    raise ReadTimeout(f"the answer was not complete after {self._seconds:g} s")
-                yield piece
-
-        def close(self) -> None:
-            self._whole.close()
-
-    return Punctual

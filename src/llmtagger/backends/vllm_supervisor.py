@@ -40,7 +40,16 @@ POLL = 0.2  # s
 REVIVALS, WITHIN = 3, 600.0  # deaths in so many seconds, after which the next one is the last
 _PR_SET_CHILD_SUBREAPER = 36
 _PARENT = "LLMTAGGER_SUPERVISOR"  # the same as vllm_main.PARENT
-_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # loopback needs no proxy
+
+
+class _Stay(urllib.request.HTTPRedirectHandler):
+    """Whatever sends us elsewhere is no server of ours."""
+
+    def redirect_request(self, *about: object) -> None:
+        """None: the redirect is an error."""
+
+
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}), _Stay())  # on loopback
 
 
 class Supervisor:

@@ -78,6 +78,7 @@ def examine() -> Iterator[Finding]:
     yield from check_encoders(versions)
     yield check_model(cache_dir(), hardware.has_cuda())
     yield from check_servers()
+    yield check_proxies()
 
 
 def installed(packages: Iterable[str]) -> dict[str, str]:
@@ -223,6 +224,20 @@ def check_servers() -> Iterator[Finding]:
         detail = f"{len(left)} processes of a server that is gone hold memory"
         remedy = f"if no program of yours needs them: kill -9 {' '.join(map(str, left))}"
         yield Finding("Strays", Health.WARN, detail, remedy)
+
+
+def check_proxies() -> Finding:
+    """The proxies that the environment names for servers elsewhere."""
+    from llmtagger.backends.proxies import proxy_for
+
+    ways = [(scheme, proxy_for(f"{scheme}://server.invalid")) for scheme in ("http", "https")]
+    found = [
+        f"{scheme} through {proxy.shown} ({proxy.variable})" for scheme, proxy in ways if proxy
+    ]
+    if not found:
+        return Finding("Proxy", Health.OK, "none: servers are asked directly")
+    detail = f"{', '.join(found)}; this machine and NO_PROXY directly"
+    return Finding("Proxy", Health.OK, detail)
 
 
 def strays() -> list[int]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from langchain_core.exceptions import ContextOverflowError, ModelError, ModelInvalidRequestError
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage
 
+from llmtagger.backends.completions import read_logprobs
 from llmtagger.datatypes import Completion, Constraint, Prompt, TokenLogprob
 from llmtagger.errors import EngineError, EngineUnreachable, RequestRefused
 
@@ -49,14 +50,14 @@ class ChatModelGenerator:
             message = self._chat_model.invoke(list(prompt.messages), **arguments)
         except Exception as error:  # each provider has exceptions of its own
             raise _translated(error, self.model) from error
-        usage = message.usage_metadata
+        usage: Mapping[str, Any] = message.usage_metadata or {}
         return Completion(
             text=str(message.text),
             finish_reason=_finish_reason(message.response_metadata),
             model=self.model,
-            logprobs=tuple(_logprobs(message)),
-            prompt_tokens=usage["input_tokens"] if usage else 0,
-            completion_tokens=usage["output_tokens"] if usage else 0,
+            logprobs=_logprobs(message),
+            prompt_tokens=usage.get("input_tokens", 0),
+            completion_tokens=usage.get("output_tokens", 0),
             seconds=time.monotonic() - begun,
         )
 
@@ -100,11 +101,7 @@ def _finish_reason(metadata: Mapping[str, Any]) -> str:
     return "stop" if said in _ENDED else said
 
 
-def _logprobs(message: AIMessage) -> Iterator[TokenLogprob]:
+def _logprobs(message: AIMessage) -> tuple[TokenLogprob, ...]:
     """The tokens' log-probabilities where the provider gives them as OpenAI does."""
     given = message.response_metadata.get("logprobs")
-    tokens = given.get("content") if isinstance(given, Mapping) else None
-    for token in tokens or ():
-        spelled = token.get("bytes")
-        spelled = token["token"].encode() if spelled is None else bytes(spelled)
-        yield TokenLogprob(spelled, float(token["logprob"]))
+    return read_logprobs(given.get("content") if isinstance(given, Mapping) else None)

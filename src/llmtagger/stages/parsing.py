@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from bisect import bisect_left, bisect_right
+from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import accumulate, islice
 from typing import Any
 
 from llmtagger.config import AnswerSettings
@@ -31,9 +35,13 @@ from llmtagger.wording import neutralise, offered_labels
 
 LONGEST_TAG = 60  # characters of a free tag or a value
 MOST_VALUES = 3  # values of one key
+MOST_SAID = 1000  # strings of an answer that are read; honest ones hold a few dozen
+LONGEST_SAID = 2000  # characters of a string that is read; names of tags are far shorter
+_SHOWN = 200  # characters of what is rejected
 _OPENINGS = 8  # brackets in the words around an answer that are tried
 _TOKENS_A_CHARACTER = 3  # at worst, for a byte-level tokenizer on Chinese
-_STRING = re.compile(r'"(?:[^"\\]|\\.)*"(\s*:)?')
+# A string without an end is matched up to the end of the text: so no character is read twice.
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*+(?:"(?P<key>\s*:)?)?', re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,24 +198,29 @@ def _read(completion: Completion, shape: type, read: Any, most: int) -> ParsedTa
         return _unreadable("answer_unreadable", f"the answer is no JSON {wanted}", completion)
     accepted: dict[str, Proposal] = {}
     rejected: list[Rejection] = []
-    for said in _said(answer, completion):
+    confidence = _Confidence(completion)
+    strings = _strings(answer)
+    for key, item in islice(strings, MOST_SAID):
+        said = _said(key, item, confidence)
         if isinstance(said, Rejection):
             rejected.append(said)
             continue
         outcome = read(said)
         if isinstance(outcome, Rejection):
-            rejected.append(outcome)
+            rejected.append(replace(outcome, text=outcome.text[:_SHOWN]))
         elif (identity := normalise(outcome.tag.name)) in accepted:
-            rejected.append(Rejection(said.text, Reason.DUPLICATE))
+            rejected.append(Rejection(said.text[:_SHOWN], Reason.DUPLICATE))
         elif len(accepted) == most:
-            rejected.append(Rejection(said.text, Reason.TOO_MANY))
+            rejected.append(Rejection(said.text[:_SHOWN], Reason.TOO_MANY))
         else:
             accepted[identity] = outcome
+    if more := sum(1 for _ in strings):
+        rejected.append(Rejection(f"… and {more} more", Reason.TOO_MANY))
     return ParsedTags(tuple(accepted.values()), tuple(rejected), verdict, answered=True)
 
 
 def _unreadable(code: str, message: str, completion: Completion) -> ParsedTags:
-    said = completion.text[:200]
+    said = completion.text[:_SHOWN]
     return ParsedTags(
         verdict=Verdict.UNREADABLE, problem=Problem(code, f"{message}; it begins {said!r}")
     )
@@ -243,30 +256,27 @@ def _merged(pairs: list[tuple[str, Any]]) -> dict[str, list[Any]]:
     return merged
 
 
-def _said(
-    answer: list[Any] | Mapping[str, Any], completion: Completion
-) -> Iterator[_Said | Rejection]:
-    confidence = _Confidence(completion)
+def _strings(answer: list[Any] | Mapping[str, Any]) -> Iterator[tuple[str | None, object]]:
+    """What should be strings, each with its key if it has one."""
     if isinstance(answer, list):
         for item in answer:
-            yield from _strings(item, None, confidence)
+            yield None, item
         return
     for key, values in answer.items():
         for item in values if isinstance(values, list) else [values]:
-            yield from _strings(item, key, confidence)
+            yield key, item
 
 
-def _strings(item: object, key: str | None, confidence: _Confidence) -> Iterator[_Said | Rejection]:
-    if isinstance(item, str) and item.strip():
-        yield _Said(_writable(item), _writable(key) if key else key, confidence.of(item))
-    else:
-        text = _written(item)
-        yield Rejection(_writable(f"{key}={text}" if key else text), Reason.MALFORMED)
+def _said(key: str | None, item: object, confidence: _Confidence) -> _Said | Rejection:
+    if isinstance(item, str) and item.strip() and max(len(item), len(key or "")) <= LONGEST_SAID:
+        return _Said(_writable(item), _writable(key) if key else key, confidence.of(item))
+    text = _written(item)
+    return Rejection(_writable(f"{key[:_SHOWN]}={text}" if key else text), Reason.MALFORMED)
 
 
 def _written(item: object) -> str:
     try:
-        return json.dumps(item, ensure_ascii=False)[:200]
+        return json.dumps(item, ensure_ascii=False)[:_SHOWN]
     except RecursionError:
         return f"a deeply nested {type(item).__name__}"
 
@@ -277,37 +287,41 @@ def _writable(text: str) -> str:
 
 
 class _Confidence:
-    """The mean log-probability of the tokens that spell a string of the answer."""
+    """The mean log-probability of the tokens that spell a string of the answer.
+
+    Strings are found as they are asked for, in order, so that the work is linear in the answer.
+    """
 
     def __init__(self, completion: Completion) -> None:
-        self._tokens = completion.logprobs
+        self._logprobs = [each.logprob for each in completion.logprobs]
+        self._ends = list(accumulate(len(each.token) for each in completion.logprobs))
         text = completion.text
-        usable = b"".join(t.token for t in self._tokens).startswith(_bytes(text))
-        self._places: dict[str, list[tuple[int, int]]] = {}
-        if not self._tokens or not usable:
-            return
-        for match in _STRING.finditer(text):
-            if match.group(1):
-                continue  # a key
-            try:
-                said = json.loads(match.group(0))
-            except ValueError:
-                continue
-            start = len(_bytes(text[: match.start()]))
-            place = (start, start + len(_bytes(match.group(0))))
-            self._places.setdefault(said, []).append(place)
+        spelt = b"".join(each.token for each in completion.logprobs)
+        usable = bool(spelt) and spelt.startswith(_bytes(text))
+        self._places = _places(text) if usable else {}
 
     def of(self, said: str) -> float | None:
         places = self._places.get(said)
         if not places:
             return None
-        start, end = places.pop(0)
-        at, inside = 0, []
-        for token in self._tokens:
-            if at < end and at + len(token.token) > start:
-                inside.append(token.logprob)
-            at += len(token.token)
-        return sum(inside) / len(inside) if inside else None
+        start, end = places.popleft()
+        inside = self._logprobs[bisect_right(self._ends, start) : bisect_left(self._ends, end) + 1]
+        return min(0.0, sum(inside) / len(inside)) if inside else None
+
+
+def _places(text: str) -> dict[str, deque[tuple[int, int]]]:
+    """Where each of the first strings of a text stands, keys left out: bytes, from and to."""
+    places: dict[str, deque[tuple[int, int]]] = {}
+    at = end = 0  # the same place, in characters and in bytes
+    for match in islice(_STRING.finditer(text), 2 * MOST_SAID):
+        start = end + len(_bytes(text[at : match.start()]))
+        at, end = match.end(), start + len(_bytes(match.group()))
+        if match["key"]:
+            continue
+        with suppress(ValueError):
+            place = (start, end)
+            places.setdefault(json.loads(match.group()), deque()).append(place)
+    return places
 
 
 def _bytes(text: str) -> bytes:
