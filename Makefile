@@ -15,7 +15,7 @@ install:  ## Install into .venv what requirements/ locks; does nothing if it is 
 demo: install  ## Index the example catalogue, tag new products with a real model, show them.
 	$(BIN)/llmtagger index build examples/catalogue.jsonl --vocabulary examples/vocabulary.jsonl -o indexes/examples
 	@mkdir -p out
-	$(BIN)/llmtagger tag examples/new.jsonl -i indexes/examples -o out/examples.jsonl --show 8
+	$(BIN)/llmtagger tag examples/new.jsonl -i indexes/examples -o out/examples.jsonl --llm always --show 8
 
 test: install browser  ## Format, lint, strict types, licences, docs, and tests (a real server among them).
 	$(BIN)/ruff format --check .

@@ -257,7 +257,7 @@ def _scores(*scores: float) -> ScoredTags:
         pytest.param("never", None, (0.4,), False, id="never"),
         pytest.param("never", _calibration(ask=_rule(1.0)), (0.4,), False, id="never-though-good"),
         pytest.param("auto", None, (0.99,), True, id="nothing-learnt"),
-        pytest.param("auto", _calibration(), (0.99,), True, id="nothing-learnt-of-the-model"),
+        pytest.param("auto", _calibration(), (0.4,), False, id="nothing-learnt-of-the-model"),
         pytest.param("auto", _calibration(ask=_rule(0.0)), (0.4, 0.41), False, id="adds-nothing"),
         pytest.param("auto", _calibration(ask=_rule(0.1)), (0.9, 0.45), True, id="near-above"),
         pytest.param("auto", _calibration(ask=_rule(0.1)), (0.9, 0.35), True, id="near-below"),

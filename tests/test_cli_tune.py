@@ -258,7 +258,8 @@ def test_tagging_asks_for_the_adapter(
     adapters.promote(index, "live")
     tuned = Tuned("live", adapters.folder_of(index, "live"), adapter.weights)
     away = "http://127.0.0.1:1/v1"
-    command = ("tag", EXAMPLES / "new.jsonl", "-i", index, "-o", tmp_path / "o.jsonl")
+    line = ("tag", EXAMPLES / "new.jsonl", "-i", index, "-o", tmp_path / "o.jsonl")
+    command = (*line, "--llm", "always")
     for more in (
         (),
         ("--adapter", "none"),

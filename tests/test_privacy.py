@@ -137,7 +137,8 @@ def own_words(output: str) -> str:
 
 
 def test_a_run_leaves_no_canary(run: Run, server: Server, tmp_path: Path) -> None:
-    done = run("tag", "new.jsonl", "-o", "out.jsonl", "--endpoint", server.url)
+    asked = ("--endpoint", server.url, "--llm", "always")
+    done = run("tag", "new.jsonl", "-o", "out.jsonl", *asked)
     assert done.returncode == 0, done.stderr
     assert "Zip wallet █" in done.stderr
     assert any("Zip wallet █" in body for body in server.received)
@@ -157,7 +158,8 @@ def test_without_masking_texts_go_to_the_server_and_the_output_alone(
 ) -> None:
     """Prompts are not logged, and what a run writes besides its output holds no product text."""
     (tmp_path / "llmtagger.toml").unlink()
-    done = run("tag", "new.jsonl", "-o", "out.jsonl", "--endpoint", server.url, "--show", "0")
+    asked = ("--endpoint", server.url, "--llm", "always")
+    done = run("tag", "new.jsonl", "-o", "out.jsonl", *asked, "--show", "0")
     assert done.returncode == 0, done.stderr
     assert any(MAIL in body and NEIGHBOUR in body for body in server.received)
     found = dict(written(tmp_path))
@@ -191,7 +193,9 @@ def test_versions_are_tried_without_a_canary(run: Run, server: Server, tmp_path:
 
 
 @pytest.mark.parametrize(
-    "words", [("tag", "-o", "out.jsonl"), ("prompt", "try", "tag.v1")], ids=["tag", "try"]
+    "words",
+    [("tag", "--llm", "always", "-o", "out.jsonl"), ("prompt", "try", "tag.v1")],
+    ids=["tag", "try"],
 )
 def test_an_address_with_a_secret_is_refused_without_quoting_it(
     words: tuple[str, ...], run: Run, server: Server, tmp_path: Path
@@ -210,7 +214,8 @@ def test_a_key_from_a_file_is_sent_and_not_quoted(run: Run, server: Server, tmp_
     (tmp_path / "key").chmod(0o600)
     server.refuse = 401  # which quotes what it was sent
     changed = {"LLMTAGGER_API_KEY": "", "LLMTAGGER_API_KEY_FILE": "key"}
-    done = run("tag", "new.jsonl", "-o", "out.jsonl", "--endpoint", server.url, **changed)
+    asked = ("--endpoint", server.url, "--llm", "always")
+    done = run("tag", "new.jsonl", "-o", "out.jsonl", *asked, **changed)
     assert done.returncode == 1
     assert "Bearer …" in done.stderr
     texts = (done.stdout, done.stderr, *dict(written(tmp_path)).values())

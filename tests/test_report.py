@@ -13,11 +13,13 @@ from selectolax.lexbor import LexborHTMLParser as HTMLParser
 from selectolax.lexbor import LexborNode as Node
 
 from llmtagger.evaluation import plots
+from llmtagger.evaluation.glossary import SIGNALS
 from llmtagger.evaluation.interval import Interval
 from llmtagger.evaluation.plots import Line, Point, Row, Scale
 from llmtagger.evaluation.report import (
     SYSTEMS,
     chance,
+    kept,
     number,
     outcomes,
     percent,
@@ -27,6 +29,7 @@ from llmtagger.evaluation.report import (
     write_comparison,
     write_report,
 )
+from llmtagger.stages.scoring import COLD, WARM
 
 SCRIPT = '<script>alert("x")</script>'
 BREAKOUT = '"><img onerror=alert(1)> \u202eevil\u0000'
@@ -211,7 +214,7 @@ def sample(i: int) -> dict[str, Any]:
         "gold": gold,
         "unjudged": kept[-1:],
         "kept": {"system": kept, "knn_vote": gold},
-        "scores": dict.fromkeys(kept, 0.81),
+        "scores": {"system": dict.fromkeys(kept, 0.81)},
         "signals": {},
         "contributions": dict.fromkeys(kept, signals),
         "neighbours": ["p-8", BREAKOUT],
@@ -445,6 +448,33 @@ def test_examples_mark_each_tag(tmp_path: Path) -> None:
     assert "linear +3.2 · vote +1.4 · literal +0.9 · name lexical −0.6" in product.text()
 
 
+def test_examples_show_the_score_of_each_tag(tmp_path: Path) -> None:
+    """In the form in which an evaluation writes its samples: by system."""
+    page = HTMLParser(report_of(tmp_path, results(), [sample(0)]))
+    rows = page.css(".evidence tbody tr")
+    shown = {row.css(".chip")[0].text(): row.css(".num")[0].text() for row in rows}
+    assert shown["✓Material=cotton"] == shown["+Fit=slim"] == "0.81"
+    assert shown["−Color=black"] == "–"
+
+
+def test_each_signal_on_the_page_is_explained(tmp_path: Path) -> None:
+    page = HTMLParser(report_of(tmp_path, results(), [sample(0)]))
+    terms = [node.text() for node in page.css(".terms dt")]
+    assert {"bias", "linear", "vote", "name lexical", "prior", "literal"} <= set(terms)
+    assert all(node.text().strip() for node in page.css(".terms dd"))
+
+
+def test_the_glossary_knows_every_signal() -> None:
+    assert {*WARM.of, *COLD.of, "bias", "tag", "bend"} == set(SIGNALS)
+
+
+def test_one_group_has_a_figure_without_an_interval(tmp_path: Path) -> None:
+    found = results()
+    found["slices"]["category"][0]["micro_f1"] = {"value": 0.4321, "low": None, "high": None}
+    assert Interval.of({"value": 0.5, "low": None, "high": None}) == Interval(0.5, 0.5, 0.5)
+    assert "43.2" in report_of(tmp_path, found, [])
+
+
 def test_worst_first_and_no_flawless_ones() -> None:
     flawless = {**sample(0), "kept": {"system": sample(0)["gold"]}}
     bad = {**sample(1), "kept": {"system": TAGS[20:26]}, "unjudged": []}
@@ -471,6 +501,9 @@ def test_tags_that_nobody_judged_are_no_errors() -> None:
         (number(0.5, 2), "0.50"),
         (chance(0.0001), "<0.001"),
         (chance(0.04), "0.040"),
+        (kept(0.9714), "97.1 %"),
+        (kept(1.001), "all of it"),
+        (kept(None), "–"),
         (plain(None), "–"),
         (plain(["a", 1]), "a, 1"),
     ],

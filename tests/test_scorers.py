@@ -11,7 +11,7 @@ from llmtagger.config import ScoringSettings
 from llmtagger.datatypes import Evidence, ScoredTag, ScoredTags, Tag
 from llmtagger.errors import ConfigError
 from llmtagger.output import Cut
-from llmtagger.scorers import AskMode, Plan, plan
+from llmtagger.scorers import AskMode, Plan, may_ask, plan
 from llmtagger.stages.scoring import WARM, WeightedScorer
 
 Record = dict[str, Any]
@@ -66,6 +66,7 @@ def _plan(
     mode: AskMode = "auto",
     threshold: float | None = None,
     min_precision: float | None = None,
+    labelled: int = 300,
     **changed: Any,
 ) -> Plan:
     return plan(
@@ -73,6 +74,7 @@ def _plan(
         IDENTITY | changed,
         SETTINGS,
         mode=mode,
+        labelled=labelled,
         threshold=threshold,
         min_precision=min_precision,
     )
@@ -149,24 +151,60 @@ def test_where_nothing_is_promised_not_even_certainty_is_kept() -> None:
 
 
 def test_answers_of_an_unknown_worth_are_not_kept_on_a_promise() -> None:
-    found = _plan(_calibration(model=False), min_precision=0.9)
+    found = _plan(_calibration(model=False), mode="always", min_precision=0.9)
     assert found.cut == Cut(0.7, 0.15, 2.0)
-    assert ["--llm never" in warning for warning in found.warnings] == [True]
-    assert _plan(_calibration(model=False), mode="never", min_precision=0.9).warnings == ()
-    assert _plan(_calibration(), min_precision=0.9).warnings == ()
-    assert _plan(_calibration(), min_precision=0.9, model="other").cut == Cut(0.7, 0.15, 2.0)
-    assert _plan(_calibration(), min_precision=0.9, prompt="own@1").cut == Cut(0.7, 0.15, 2.0)
+    assert not found.promised
+    (warning,) = found.warnings
+    assert "--llm never" in warning
+    assert "calibrate --model" in warning
+
+
+@pytest.mark.parametrize("changed", [{}, {"model": "other"}, {"prompt": "own@1"}])
+def test_where_the_model_was_not_measured_the_promise_holds_without_it(changed: Record) -> None:
+    calibration = _calibration(model=bool(changed))
+    found = _plan(calibration, min_precision=0.9, **changed)
+    assert (found.asks, found.promised, found.warnings) == (False, True, ())
+    assert found.cut.threshold == 0.7
+
+
+@pytest.mark.parametrize(
+    ("precision", "mode", "margin", "promised", "says"),
+    [
+        pytest.param(0.91, "auto", 0.1, True, (), id="both can"),
+        pytest.param(
+            0.95, "auto", 0.1, False, ("the model answers: the highest is 0.92",), id="one cannot"
+        ),
+        pytest.param(0.95, "auto", 0.0, True, (), id="the one that can is all there is"),
+        pytest.param(0.95, "never", 0.1, True, (), id="nor is the other asked"),
+        pytest.param(0.97, "never", 0.1, False, ("the highest is 0.96",), id="none can"),
+        pytest.param(
+            0.97, "always", 0.1, False, ("the model answers: the highest is 0.92",), id="always"
+        ),
+        pytest.param(0.97, "auto", 0.1, False, ("is 0.92", "is 0.96"), id="neither can"),
+    ],
+)
+def test_what_cannot_be_promised_is_said(
+    precision: float, mode: AskMode, margin: float, promised: bool, says: tuple[str, ...]
+) -> None:
+    found = _plan(_calibration(margin=margin), mode=mode, min_precision=precision)
+    assert found.promised is promised
+    assert len(found.warnings) == len(says)
+    assert all(part in said for part, said in zip(says, found.warnings, strict=True))
 
 
 @pytest.mark.parametrize(
     ("calibration", "changed", "says", "remedy"),
     [
-        pytest.param(None, {}, "no fitted scorer", "llmtagger calibrate", id="not calibrated"),
+        pytest.param(None, {}, "not calibrated", "llmtagger calibrate", id="not calibrated"),
         pytest.param(
-            _calibration(), {"index": "i2"}, "another state", "llmtagger calibrate", id="stale"
+            _calibration(), {"index": "i2"}, "changed since", "llmtagger calibrate", id="stale"
         ),
         pytest.param(
-            _calibration(), {"settings": "s2"}, "settings", "llmtagger calibrate", id="settings"
+            _calibration(),
+            {"settings": "s2"},
+            "changed since",
+            "llmtagger calibrate",
+            id="settings",
         ),
         pytest.param(_calibration(), {"threshold": 0.5}, "--threshold", "one of", id="two cuts"),
         pytest.param(None, {"threshold": 0.0}, "--threshold", "one of", id="two cuts, one of 0"),
@@ -182,7 +220,7 @@ def test_a_promise_that_nothing_stands_behind_is_refused(
 
 @pytest.mark.parametrize(
     ("changed", "says"),
-    [({"index": "i2"}, "earlier state"), ({"settings": "s2"}, "other settings")],
+    [({"index": "i2"}, "index changed"), ({"settings": "s2"}, "settings changed")],
     ids=["index", "settings"],
 )
 def test_a_stale_scorer_is_used_with_a_warning(changed: Record, says: str) -> None:
@@ -196,18 +234,19 @@ def test_a_stale_scorer_is_used_with_a_warning(changed: Record, says: str) -> No
 
 @pytest.mark.parametrize("changed", [{"model": "other"}, {"prompt": "tag.v1@changed"}])
 def test_of_another_model_only_what_holds_without_one_is_used(changed: Record) -> None:
-    found = _plan(_calibration(), **changed)
+    found = _plan(_calibration(), mode="always", **changed)
     (warning,) = found.warnings
-    assert "the answers of fake to tag.v1@abc" in warning
+    assert "fake with tag.v1@abc" in warning
     assert found.calibration is not None
     assert (found.calibration.asked, found.calibration.ask) == (None, None)
     assert found.calibration.unasked == _calibration().unasked
     assert found.cut == Cut(0.45, 0.15, None)
-    # What it says is weighed by hand, and all products are asked about: nothing is known of it.
+    # What it says is weighed by hand; `auto` would not ask, since nothing is known of it.
     assert found.scorer.asked is None
     assert found.scorer.warm.of["chosen"] == WARM.of["chosen"]
-    assert found.asks
     assert found.worth_asking(_scored(0.99))
+    quiet = _plan(_calibration(), **changed)
+    assert (quiet.asks, quiet.warnings) == (False, ())
 
 
 def test_another_model_does_not_matter_where_none_is_asked() -> None:
@@ -218,9 +257,9 @@ def test_another_model_does_not_matter_where_none_is_asked() -> None:
 @pytest.mark.parametrize(
     ("calibration", "mode", "asks"),
     [
-        pytest.param(None, "auto", True, id="auto, nothing learnt"),
+        pytest.param(None, "auto", False, id="auto, nothing learnt"),
         pytest.param(None, "never", False, id="never, nothing learnt"),
-        pytest.param(_calibration(model=False), "auto", True, id="auto, nothing of the model"),
+        pytest.param(_calibration(model=False), "auto", False, id="auto, nothing of the model"),
         pytest.param(_calibration(margin=0.1), "auto", True, id="auto, a margin"),
         pytest.param(_calibration(margin=0.0), "auto", False, id="auto, asking adds nothing"),
         pytest.param(_calibration(margin=0.0), "always", True, id="always"),
@@ -235,6 +274,41 @@ def test_whether_the_model_is_asked_at_all(
     # No server is started for nothing, and nothing is asked of none.
     anywhere = any(found.worth_asking(_scored(score / 20)) for score in range(21))
     assert anywhere is asks
+
+
+def test_where_nothing_is_labelled_the_model_is_asked_about_everything() -> None:
+    found = _plan(None, labelled=0)
+    assert found.asks
+    assert found.worth_asking(_scored())
+    assert not _plan(None, labelled=0, mode="never").asks
+
+
+@pytest.mark.parametrize(
+    ("calibration", "labelled", "says"),
+    [
+        (None, 0, "Asking the model about every product: nothing in this index is labelled."),
+        (None, 1, "Not asking the model: calibration has not measured it. Run `llmtagger calibr"),
+        (_calibration(model=False), 9, "Not asking the model: calibration has not measured it."),
+        (_calibration(margin=0), 9, "found no gain (+2.0 points of F1 [+1.0, +3.0])."),
+        (_calibration(), 9, "Asking the model where a tag is in doubt: calibration found a gain"),
+    ],
+)
+def test_what_auto_decides_is_said_with_its_reason(
+    calibration: Calibration | None, labelled: int, says: str
+) -> None:
+    assert says in _plan(calibration, labelled=labelled).decision
+    # A person has decided.
+    assert _plan(calibration, labelled=labelled, mode="always").decision == ""
+
+
+@pytest.mark.parametrize("labelled", [0, 9])
+@pytest.mark.parametrize("mode", ["auto", "always", "never"])
+@pytest.mark.parametrize("calibration", [None, _calibration(model=False), _calibration()])
+def test_a_model_is_looked_for_only_where_it_can_be_asked(
+    calibration: Calibration | None, mode: AskMode, labelled: int
+) -> None:
+    if _plan(calibration, mode=mode, labelled=labelled).asks:
+        assert may_ask(mode, calibration, labelled)
 
 
 @pytest.mark.parametrize(

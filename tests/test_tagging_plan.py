@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -227,21 +228,23 @@ def test_what_is_not_promised_is_for_review(
 def test_a_stale_scorer_warns_and_promises_nothing(
     index: Path, tag: Callable[..., RunSummary], tmp_path: Path
 ) -> None:
-    with pytest.raises(ConfigError, match="no fitted scorer"):
+    with pytest.raises(ConfigError, match="not calibrated"):
         tag(llm="never", min_precision=0.9)
     _calibrate(index, index="of an earlier state")
-    with pytest.raises(ConfigError, match="another state"):
+    with pytest.raises(ConfigError, match="changed since calibration"):
         tag(llm="never", min_precision=0.9)
     assert not (tmp_path / "out.jsonl.journal").exists()
     (warning,) = tag(llm="never").warnings
-    assert "earlier state" in warning
+    assert "index changed" in warning
 
 
 @pytest.mark.parametrize(
     ("first", "second", "says"),
     [
-        pytest.param({"llm": "never"}, {"llm": "auto"}, "another llm, model", id="asks after all"),
-        pytest.param({"llm": "auto"}, {"llm": "always"}, "another llm$", id="asks more"),
+        pytest.param(
+            {"llm": "never"}, {"llm": "always"}, "another llm, model", id="asks after all"
+        ),
+        pytest.param({"llm": "auto"}, {"llm": "never"}, "another llm$", id="another wish"),
     ],
 )
 def test_another_mode_is_another_run(
@@ -326,14 +329,43 @@ def test_only_close_calls_are_asked_about(
         assert all(item["score"] < cut for item in record["review"])
 
 
-def test_of_another_model_nothing_is_promised(
+def test_of_another_model_nothing_is_known_and_it_is_not_asked(
     index: Path, tag: Callable[..., RunSummary], source: Source
 ) -> None:
-    _with_model(index, margin=0.0)
+    _with_model(index, margin=0.1)
     source.identity = "other"
     summary = tag(min_precision=0.9)
-    assert (summary.asked, summary.kept) == (NEW, 0)
-    assert summary.review > 0
-    weighed, kept = summary.warnings
-    assert "the answers of fake" in weighed
+    assert (summary.asked, source.opened, summary.promised) == (0, 0, True)
+    assert summary.kept > 0
+    summary = tag(min_precision=0.9, llm="always", fresh=True)
+    assert (summary.asked, summary.kept, summary.promised) == (NEW, 0, False)
+    measured, kept = summary.warnings
+    assert "Calibration measured fake" in measured
     assert "--llm never" in kept
+
+
+def test_after_a_calibration_without_a_model_none_is_looked_for(
+    index: Path,
+    tag: Callable[..., RunSummary],
+    no_model: None,
+) -> None:
+    """The README's `calibrate` and then `tag`: no server, no download, an answer in seconds."""
+    _calibrate(index)
+    summary = tag(model="some/model", endpoints=("http://127.0.0.1:1",))
+    assert (summary.asked, summary.run["model"]) == (0, "none")
+    assert summary.decision == (
+        "Not asking the model: calibration has not measured it. "
+        f"Run `llmtagger calibrate -i {index} --model some/model --endpoint http://127.0.0.1:1` "
+        "to find out, or use --llm always."
+    )
+
+
+def test_without_a_label_the_model_is_asked_about_everything(
+    index: Path, tag: Callable[..., RunSummary], source: Source
+) -> None:
+    labelled = open_index(index)
+    bare = [replace(labelled.product(row), tags=None) for row in range(len(labelled))]
+    build(bare, index, HashingEncoder(), vocabulary=labelled.vocabulary)
+    summary = tag()
+    assert (summary.asked, source.opened) == (NEW, 1)
+    assert "nothing in this index is labelled" in summary.decision

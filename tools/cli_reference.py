@@ -11,21 +11,25 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from llmtagger.cli import app
+from llmtagger.cli.exits import ExitCode
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "cli.md"
 HEAD = """# Commands
 
 <!-- Written by `make docs` from each command's --help. -->
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 finished with rejected rows, 130 interrupted.
 Results go to stdout, logs and progress to stderr; `-` is stdin or stdout.
+
+| exit code | meaning |
+|---|---|
 """
 _TERMINAL = {"COLUMNS": "80", "TERM": "dumb", "NO_COLOR": "1", "FORCE_COLOR": ""}
 
 
 def reference() -> str:
     """The page: a section for every command, in the order in which --help lists them."""
-    return "\n".join([HEAD, *sections()])
+    codes = "".join(f"| {code.value} | {code.meaning} |\n" for code in ExitCode)
+    return "\n".join([HEAD + codes, *sections()])
 
 
 def sections() -> Iterator[str]:

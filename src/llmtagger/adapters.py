@@ -295,8 +295,8 @@ def check_fits(
         )
     if adapter.vocabulary not in ("", vocabulary):
         return [
-            f"the vocabulary has changed since {adapter.name} was tuned; "
-            "`llmtagger tune --continue` teaches it the rest"
+            f"The vocabulary has changed since {adapter.name} was tuned. "
+            "`llmtagger tune --continue` teaches it the rest."
         ]
     return []
 

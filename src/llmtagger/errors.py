@@ -2,7 +2,8 @@
 
     LlmtaggerError
     ├── ConfigError          settings, options or a template are wrong
-    │   └── PromptError      a template is missing, invalid, or uses an unknown variable
+    │   ├── PromptError      a template is missing, invalid, or uses an unknown variable
+    │   └── Unpromised       a precision is asked for that nothing was measured for
     ├── CatalogError         an input file cannot be read as a catalogue
     ├── VocabularyError      a vocabulary contradicts itself
     ├── IndexFolderError          an index folder cannot be used
@@ -45,6 +46,10 @@ class ConfigError(LlmtaggerError):
 
 class PromptError(ConfigError):
     """A prompt template that is missing or does not render."""
+
+
+class Unpromised(ConfigError):
+    """A precision that cannot be promised, because nothing was measured."""
 
 
 class CatalogError(LlmtaggerError):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -32,7 +34,7 @@ from llmtagger.errors import CatalogError, RunError, TuningError
 from llmtagger.output import Cut, output_record
 from llmtagger.pipeline import Tagger, build_tagger
 from llmtagger.runs import Journal
-from llmtagger.scorers import AskMode
+from llmtagger.scorers import AskMode, may_ask
 from llmtagger.scorers import plan as scoring_plan
 from llmtagger.templates import TemplateFile, find_template, live_template
 from llmtagger.threads import one_core_each
@@ -40,6 +42,7 @@ from llmtagger.threads import one_core_each
 if TYPE_CHECKING:
     from llmtagger.backends.index_folder import CatalogueIndex
 
+_log = logging.getLogger(__name__)
 NO_ADAPTER = "none"
 STANDARD = "-"  # stdin as an input, stdout as an output
 
@@ -99,6 +102,8 @@ class RunSummary:
     run: dict[str, str]
     cut: Cut
     warnings: tuple[str, ...] = ()
+    decision: str = ""
+    promised: bool = True
     products: int = 0
     asked: int = 0
     resumed: int = 0
@@ -221,7 +226,10 @@ def _run(job: TagJob, products: Input, reporter: Reporter) -> RunSummary:
     template = choose_template(job, index, adapter)
     source: ModelSource | None = None  # where no model is asked, none needs to be there
     warnings: tuple[str, ...] = ()
-    if job.llm != "never":
+    learnt = adapter and adapters.read_scorer(job.index, adapter.name)
+    learnt = learnt or read_calibration(job.index)
+    labelled = index.manifest.labelled
+    if adapter or may_ask(job.llm, learnt, labelled):  # an adapter that does not fit is an error
         source, warnings = _choose_model(job, index, template, adapter)
     identity = {
         "model": source.identity if source else "none",
@@ -230,18 +238,31 @@ def _run(job: TagJob, products: Input, reporter: Reporter) -> RunSummary:
     }
     settings = {"settings": job.settings.fingerprint}
     plan = scoring_plan(
-        (adapter and adapters.read_scorer(job.index, adapter.name)) or read_calibration(job.index),
+        learnt,
         identity | settings,
         job.settings.scoring,
         mode=job.llm,
+        labelled=labelled,
         threshold=job.threshold,
         min_precision=job.min_precision,
+        measure=_measure(job, adapter),
     )
+    _log.info(
+        "index %s: %d products, %d labelled; prompt %s, adapter %s",
+        *(job.index, len(index), labelled, template.name, adapter.name if adapter else "none"),
+    )
+    _log.info("%s", plan.decision or f"The model is asked: --llm {job.llm}.")
+    _log.info("Tags are kept from a score of %.2f on.", plan.cut.threshold)
     identity |= plan.identity
     basis = identity | settings
     with Journal(job.journal, basis, fresh=job.fresh) as journal:
         summary = RunSummary(
-            {"id": journal.run_id} | identity, plan.cut, warnings + plan.warnings, output=job.output
+            {"id": journal.run_id} | identity,
+            plan.cut,
+            warnings + plan.warnings,
+            decision=plan.decision,
+            promised=plan.promised,
+            output=job.output,
         )
         summary.products = len(products)
         if journal:
@@ -271,6 +292,16 @@ def _run(job: TagJob, products: Input, reporter: Reporter) -> RunSummary:
     return summary
 
 
+def _measure(job: TagJob, adapter: Adapter | None) -> str:
+    """The command that finds out what the answers of a job's model are worth."""
+    if adapter and adapter.name != adapters.GENERAL:
+        return shlex.join(["llmtagger", "adapter", "judge", adapter.name, "-i", str(job.index)])
+    said = ["llmtagger", "calibrate", "-i", str(job.index), "--model", job.model]
+    for url in job.endpoints:
+        said += ["--endpoint", url]
+    return shlex.join(said)
+
+
 def _tag(
     tagger: Tagger,
     products: Input,
@@ -287,6 +318,7 @@ def _tag(
         summary.completion_tokens += answer.completion_tokens
         reporter.finished_one(tagged)
     summary.seconds = time.monotonic() - begun
+    _log.info("Tagged in %.1f s, %d products with the model.", summary.seconds, summary.asked)
 
 
 def _write(job: TagJob, products: Input, journal: Journal, summary: RunSummary) -> None:

@@ -46,6 +46,7 @@ class Command:
         self.input.write_text("\n".join(lines) + "\n", encoding="utf-8")
         self.output = folder / "tagged.jsonl"
         self._fixed = ["-i", str(index), "--endpoint", server.url, "--show", "0"]
+        self._fixed += ["--llm", "always"]
 
     def line(self, *options: str) -> Sequence[str]:
         """The whole command line."""

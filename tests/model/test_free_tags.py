@@ -48,7 +48,12 @@ def tagged(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     (folder / "three.jsonl").write_text("\n".join(three) + "\n", encoding="utf-8")
     output = folder / "tagged.jsonl"
     job = TagJob(
-        str(folder / "three.jsonl"), folder / "index", str(output), model=model, prompt="free.v1"
+        str(folder / "three.jsonl"),
+        folder / "index",
+        str(output),
+        model=model,
+        prompt="free.v1",
+        llm="always",
     )
     run(job, Quiet())
     return output

@@ -98,6 +98,7 @@ class Command:
         settings = folder / "settings.toml"
         settings.write_text(f"[engine]\nconcurrency = {CONCURRENCY}\n", encoding="utf-8")
         self._options = ["-i", str(index), "--config", str(settings), "--show", "0", "--json"]
+        self._options += ["--llm", "always"]
         for url in urls:
             self._options += ["--endpoint", url]
 

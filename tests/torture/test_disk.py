@@ -55,7 +55,18 @@ exec "$@"
 
 def _line(folder: Path, index: Path, url: str, output: Path) -> list[str]:
     start = [sys.executable, "-m", "llmtagger", "tag", str(folder / "new.jsonl"), "-i", str(index)]
-    return [*start, "-o", str(output), "--endpoint", url, "--show", "0", "--json"]
+    return [
+        *start,
+        "-o",
+        str(output),
+        "--endpoint",
+        url,
+        "--llm",
+        "always",
+        "--show",
+        "0",
+        "--json",
+    ]
 
 
 def _mounted(

@@ -60,6 +60,7 @@ class Shop:
             index=self._index,
             output=str(output),
             endpoints=tuple(server.url for server in servers),
+            llm="always",
             settings=Settings(engine=EngineSettings(timeout=TIMEOUT)),
         )
         summary = run(job, Silent())

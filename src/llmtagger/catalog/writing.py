@@ -24,6 +24,7 @@ from llmtagger.catalog.rows import RECORD_LIMIT, CatalogOptions, RejectedRow
 from llmtagger.catalog.tables import MOST_COLUMNS, guard, table_line
 from llmtagger.catalog.writeback import write_table
 from llmtagger.errors import CatalogError
+from llmtagger.terminal import harmless
 
 Records = Iterable[Mapping[str, Any]]
 WriteBack = Callable[[Source, CatalogOptions, Additions, BinaryIO], None]
@@ -192,7 +193,7 @@ def _sweep(path: Path) -> None:
 
 def _write_stdout(records: Records) -> int:
     try:
-        return _write_jsonl(records, sys.stdout.buffer)
+        return _write_jsonl(records, sys.stdout.buffer, said=harmless)
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -204,10 +205,10 @@ def _write_stdout(records: Records) -> int:
         ) from error
 
 
-def _write_jsonl(records: Records, handle: IO[bytes]) -> int:
+def _write_jsonl(records: Records, handle: IO[bytes], said: Callable[[str], str] = str) -> int:
     count = 0
     for record in records:
-        handle.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+        handle.write(said(json.dumps(record, ensure_ascii=False)).encode() + b"\n")
         count += 1
     handle.flush()
     return count

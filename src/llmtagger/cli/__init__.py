@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
-from types import FrameType
+import traceback
+from types import FrameType, TracebackType
+from typing import cast
 
 import typer
 
@@ -23,14 +26,16 @@ from llmtagger.cli import (
     tag,
     tune,
 )
-from llmtagger.cli.console import stderr
-from llmtagger.errors import LlmtaggerError
+from llmtagger.cli.console import complain, log_to_stderr, marked, stderr, write
+from llmtagger.cli.exits import ExitCode
+from llmtagger.errors import LlmtaggerError, Unpromised
 
+# The parent of `BadParameter`, which typer does not export.
+_UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__bases__[0])
 app = typer.Typer(
     name="llmtagger",
     help="Tags e-commerce products with a language model, and shows the evidence for every tag.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -50,7 +55,7 @@ app.command("doctor")(doctor.doctor)
 
 def _version(wanted: bool) -> None:
     if wanted:
-        sys.stdout.write(f"llmtagger {__version__}\n")
+        write(f"llmtagger {__version__}\n")
         raise typer.Exit
 
 
@@ -59,31 +64,54 @@ def _root(
     version: bool = typer.Option(
         False, "--version", callback=_version, is_eager=True, help="Print the version."
     ),
+    verbose: bool = typer.Option(
+        False, "-v", "--verbose", help="Log to stderr what is decided, and how long it takes."
+    ),
 ) -> None:
     """Tags e-commerce products with a language model, and shows the evidence for every tag."""
+    log_to_stderr(verbose=verbose)
 
 
 def main() -> None:
-    """Run the command line. Exit codes: 0 done, 1 failed, 2 usage, 3 rejected rows, 130 Ctrl-C."""
+    """Run the command line; what it exits with, `exits.ExitCode` says."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
+    sys.excepthook = _crashed
     try:
-        app()
+        code = app(standalone_mode=False)
+    except _UsageError as error:
+        complain(_usage(error))
+        raise SystemExit(ExitCode.USAGE) from None
+    except Unpromised as error:
+        _explain(error)
+        raise SystemExit(ExitCode.UNPROMISED) from None
     except LlmtaggerError as error:
-        stderr().print(f"[bold red]Error:[/] {_plain(error.message)}")
-        stderr().print(f"[dim]→[/] {_plain(error.hint)}")
-        raise SystemExit(1) from None
+        _explain(error)
+        raise SystemExit(ExitCode.FAILED) from None
     except BrokenPipeError:
-        raise SystemExit(1) from None
+        raise SystemExit(ExitCode.FAILED) from None
+    raise SystemExit(code)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     """Leave in order: what is done is journalled, what was started is stopped."""
-    sys.stderr.write("\nInterrupted; the same command goes on where it stopped.\n")
-    raise SystemExit(128 + number)
+    complain("\nInterrupted; the same command goes on where it stopped.\n")
+    raise SystemExit(ExitCode(128 + number))
 
 
-def _plain(text: str) -> str:
-    from rich.markup import escape
+def _explain(error: LlmtaggerError) -> None:
+    """What happened, and what to do."""
+    stderr().print(marked("[bold red]Error:[/] ").append(error.message))
+    stderr().print(marked("[dim]→[/] ").append(error.hint))
 
-    return escape(text)
+
+def _usage(error: typer.BadParameter) -> str:
+    """What typer says of an error in the arguments, which may hold a file's hostile name."""
+    text = io.StringIO()
+    error.show(file=text)
+    return text.getvalue()
+
+
+def _crashed(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """A traceback, in which a message may hold foreign text."""
+    complain("".join(traceback.format_exception(kind, error, trace)))

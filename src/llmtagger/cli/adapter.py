@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from typing import Annotated
 
 import typer
 
-from llmtagger.cli.console import stderr
+from llmtagger.cli.console import marked, stderr, write, write_json
 from llmtagger.cli.options import ConfigFile, IndexFolder
 
 app = typer.Typer(help="Show, promote and revert tuned adapters.", no_args_is_help=True)
@@ -32,7 +30,7 @@ def list_(index: IndexFolder, as_json: _Json = False) -> None:
             {"live": each.name == live} | each.model_dump(mode="json", exclude=brief)
             for each in found
         ]
-        sys.stdout.write(json.dumps(records, ensure_ascii=False) + "\n")
+        write_json(records)
         return
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("", "adapter", "base", "prompt"):
@@ -43,7 +41,7 @@ def list_(index: IndexFolder, as_json: _Json = False) -> None:
         verdict = each.verdict
         table.add_row(
             "●" if each.name == live else "",
-            f"[bold]{each.name}[/]",
+            marked("[bold]{}[/]", each.name),
             each.base,
             each.template.partition("@")[0],
             str(each.counts["train"]),
@@ -59,7 +57,7 @@ def show(name: _Name, index: IndexFolder) -> None:
     from llmtagger import adapters
 
     adapter = adapters.read_adapter(index, name)
-    sys.stdout.write(adapter.model_dump_json(indent=1, exclude={"learnt", "held_out"}) + "\n")
+    write(adapter.model_dump_json(indent=1, exclude={"learnt", "held_out"}) + "\n")
 
 
 @app.command()
@@ -68,7 +66,7 @@ def judge(
     index: IndexFolder,
     config: ConfigFile = None,
 ) -> None:
-    """Judge an adapter anew: after products were added, or where a tuning was killed at its end."""
+    """Judge an adapter again. Do so after products were added, or if a tuning was killed."""
     from llmtagger import adapters
     from llmtagger.backends.folders import cache_dir
     from llmtagger.cli.progress import StageReporter
@@ -87,7 +85,7 @@ def judge(
 
 @app.command()
 def promote(name: _Name, index: IndexFolder) -> None:
-    """Make an adapter live, if it was found to be better than the pipeline without it."""
+    """Make an adapter live if it beats the pipeline without it."""
     from llmtagger import adapters
 
     adapters.promote(index, name)

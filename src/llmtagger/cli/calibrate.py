@@ -1,4 +1,4 @@
-"""`llmtagger calibrate`: learn an index's scorer from its labelled products."""
+"""`llmtagger calibrate`: check an index against its labelled products and set the cut-off."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def calibrate(
     model: Annotated[
         str,
         typer.Option(
-            help="none, auto, a folder, or a Hugging Face id; a name with --endpoint. Other than "
-            "none: also learn what its answers are worth."
+            help="none, auto, a folder, or a Hugging Face id; a name with --endpoint. Anything but "
+            "none: also measure what its answers add."
         ),
     ] = "none",
     endpoint: Endpoints = None,
@@ -38,10 +38,11 @@ def calibrate(
     ] = None,
     config: ConfigFile = None,
 ) -> None:
-    """Learn how much each signal is worth in an index, and what precision can be promised.
+    """Check against your own labelled products and set the cut-off. Run once after building.
 
-    Writes scorer.json into the index folder; a model's answers are kept, so that fitting anew asks
-    about new products only. Example: `llmtagger calibrate -i indexes/shop`
+    Writes scorer.json into the index folder. With --model it also measures what the model's answers
+    add; they are cached, so recalibrating asks only about new products. Example:
+    `llmtagger calibrate -i indexes/shop`
     """
     from llmtagger.backends.folders import cache_dir
     from llmtagger.backends.index_folder import open_index
@@ -94,7 +95,9 @@ def _show(calibration: Calibration, path: Path) -> None:
         cut = fitted.cut_for(precision)
         kept = next((p for p in fitted.promises if p.score == cut), None)
         if kept is None:
-            console.print(f"  --min-precision {precision}: cannot be promised yet; all to review")
+            console.print(
+                f"  --min-precision {precision}: cannot be promised yet: all tags go to review"
+            )
         else:
             console.print(
                 f"  --min-precision {precision}: keeps {kept.kept / calibration.products:.1f} tags "
@@ -107,4 +110,4 @@ def _show(calibration: Calibration, path: Path) -> None:
             f"{100 * high:+.1f}] on {rule.products} products; `--llm auto` asks about "
             f"{rule.share:.0%}."
         )
-    console.print(f"[dim]{path}[/]")
+    console.print(str(path), style="dim")

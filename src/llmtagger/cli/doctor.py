@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -11,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from llmtagger.cli.console import stdout, write_json
+from llmtagger.cli.exits import ExitCode
 from llmtagger.errors import LlmtaggerError
 
 if TYPE_CHECKING:
@@ -49,16 +50,14 @@ class Finding:
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Check this machine and installation; exits 1 if something needed is missing."""
-    from llmtagger.cli.console import stdout
-
+    """Check this machine and installation. Exits 1 if something needed is missing."""
     findings = list(examine())
     if as_json:
-        sys.stdout.write(json.dumps([asdict(each) for each in findings], indent=2) + "\n")
+        write_json([asdict(each) for each in findings], indent=2)
     else:
         show(stdout(), findings)
     if any(each.health is Health.FAIL for each in findings):
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.FAILED)
 
 
 def examine() -> Iterator[Finding]:

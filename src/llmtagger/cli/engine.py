@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llmtagger.cli.console import stderr
+from llmtagger.cli.console import marked, stderr, write, write_json
+from llmtagger.cli.exits import ExitCode
 
 if TYPE_CHECKING:
     from llmtagger.backends.vllm_process import ServerInfo
@@ -35,7 +35,7 @@ def start(
     with stderr().status("finding the model") as status:
 
         def progress(message: str, seconds: float) -> None:
-            status.update(f"{message} ({seconds:.0f} s)")
+            status.update(marked("{} ({:.0f} s)", message, seconds))
 
         info = vllm_process.start(resolve_model(model), port=port, progress=progress)
     stderr().print(f"{info.model} is served at {info.url} (log: {info.log})")
@@ -43,7 +43,7 @@ def start(
 
 @app.command()
 def stop() -> None:
-    """Stop every server that `engine start` started, with all its processes."""
+    """Stop every server that `engine start` started."""
     from llmtagger.backends import vllm_process
 
     ended = vllm_process.stop()
@@ -57,43 +57,37 @@ def stop() -> None:
 def status(
     json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show the servers that llmtagger runs on this machine; exits 1 where there is none."""
+    """Show the servers that llmtagger runs on this machine. Exits 1 if there is none."""
+    from dataclasses import asdict
+
     from llmtagger.backends import vllm_process
 
     servers = vllm_process.status()
     if json_:
-        _print_json(servers)
+        write_json([asdict(info) for info in servers], indent=2)
     else:
         for info in servers:
-            sys.stdout.write(_describe(info) + "\n")
+            write(_describe(info) + "\n")
     if not servers:
         stderr().print("No server of ours is running.")
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.FAILED)
 
 
 @app.command()
 def logs(
     port: Annotated[int | None, typer.Option(help="Of the server at this port.")] = None,
 ) -> None:
-    """Print the last lines of a server's log: the newest one's, or the one's at --port."""
+    """Print the last lines of a server's log. Without --port, of the newest server."""
     from llmtagger.backends import vllm_process
     from llmtagger.backends.vllm_log import tail
 
     path = vllm_process.log_path(port)
     if path is None:
         stderr().print("There is no log yet.")
-        raise typer.Exit(1)
-    stderr().print(f"[dim]{path}[/dim]")
+        raise typer.Exit(ExitCode.FAILED)
+    stderr().print(str(path), style="dim")
     lines = tail(path).splitlines()[-LAST_LINES:]
-    sys.stdout.write("".join(f"{line}\n" for line in lines))
-
-
-def _print_json(servers: list[ServerInfo]) -> None:
-    import json
-    from dataclasses import asdict
-
-    text = json.dumps([asdict(info) for info in servers], indent=2, default=str)
-    sys.stdout.write(text + "\n")
+    write("".join(f"{line}\n" for line in lines))
 
 
 def _describe(info: ServerInfo, clock: Callable[[], float] = time.time) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
+import math
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,10 +11,17 @@ from typing import Annotated, Any
 
 import typer
 
-from llmtagger.cli.console import stderr
+from llmtagger.cli.console import marked, stderr, write, write_json
+from llmtagger.cli.exits import ExitCode
 from llmtagger.cli.options import Endpoints, ModelName
 
 _FILES = ("results.json", "samples.jsonl", "report.html")  # of an evaluation's folder
+_GATED = ("micro_f1", "micro_precision", "micro_recall", "macro_f1", "product_f1")
+_FIGURES = ("", "micro-F1", "precision", "recall", "macro-F1", "products")
+_COMPARED = ("", "a", "b", "b less a", "verdict")
+AsMarkdown = Annotated[
+    bool, typer.Option("--markdown", help="Print the figures as a Markdown table to stdout.")
+]
 app = typer.Typer(help="Measure on gold sets, and compare.", no_args_is_help=True)
 
 
@@ -30,8 +37,19 @@ def run(
     model: ModelName = "auto",
     endpoint: Endpoints = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print results.json as well.")] = False,
+    as_markdown: AsMarkdown = False,
+    fail_under: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[METRIC=]VALUE",
+            help="Exit with code 4 if a figure of the system is lower: micro_f1 (the default), "
+            "micro_precision, micro_recall, macro_f1 or product_f1; repeatable.",
+        ),
+    ] = None,
 ) -> None:
-    """Measure the system and every baseline on a gold set; writes results, samples and a report.
+    """Measure the system and every baseline on a gold set.
+
+    Writes results, samples and a report.
 
     Example: `llmtagger eval run eval/runs/examples.toml -o eval/results/examples`
     """
@@ -44,6 +62,7 @@ def run(
     from llmtagger.evaluation.results import results_of
     from llmtagger.evaluation.samples import samples_of, write_samples
 
+    gates = [_gate(text) for text in fail_under or ()]
     wanted = read_config(config)
     card = config.parent / wanted.dataset
     _check_files([config, data_file(card, data)], output)
@@ -73,9 +92,61 @@ def run(
     (output / "results.json").write_text(text + "\n", encoding="utf-8")
     write_report(results, samples, output / "report.html")
     if as_json:
-        sys.stdout.write(text + "\n")
+        write(text + "\n")
+    elif as_markdown:
+        write(_markdown(_FIGURES, _rows(results)))
     else:
         _show(results, output)
+    _check(gates, results["system"])
+
+
+def _gate(text: str) -> tuple[str, float]:
+    """The metric and the least value that `[METRIC=]VALUE` names."""
+    name, _, value = text.rpartition("=")
+    try:
+        least = float(value)
+    except ValueError:
+        least = math.nan
+    if (name or _GATED[0]) not in _GATED or not 0 <= least <= 1:
+        raise typer.BadParameter(
+            f"{text!r} is not METRIC=VALUE with one of {', '.join(_GATED)} and a value from 0 to 1",
+            param_hint="--fail-under",
+        )
+    return name or _GATED[0], least
+
+
+def _check(gates: list[tuple[str, float]], system: dict[str, Any]) -> None:
+    """Say which gates failed, and exit so."""
+    failed = [(name, least) for name, least in gates if system[name]["value"] < least]
+    for name, least in failed:
+        stderr().print(f"Gate failed: {name} is {system[name]['value']:.3f}, below {least:g}.")
+    if failed:
+        raise typer.Exit(ExitCode.GATE)
+
+
+def _rows(results: dict[str, Any]) -> list[tuple[str, ...]]:
+    """The figures of the system and the baselines, as cells."""
+    from llmtagger.evaluation.baselines import NAMES
+
+    best = results["best_baseline"]["name"]
+    return [
+        (
+            name + " (best baseline)" * (name == best),
+            _interval(figures["micro_f1"]),
+            *(f"{figures[f]['value']:.3f}" for f in ("micro_precision", "micro_recall")),
+            f"{figures['macro_f1']['value']:.3f}",
+            str(figures["products"]),
+        )
+        for name in ("system", *NAMES)
+        if (figures := results[name])
+    ]
+
+
+def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown; the first column is text, the others are numbers."""
+    rule = ["---", *["---:"] * (len(header) - 1)]
+    lines = (header, rule, *([cell.replace("|", "\\|") for cell in row] for row in rows))
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def _check_files(inputs: Sequence[Path], folder: Path) -> None:
@@ -88,26 +159,14 @@ def _check_files(inputs: Sequence[Path], folder: Path) -> None:
 def _show(results: dict[str, Any], output: Path) -> None:
     from rich.table import Table
 
-    from llmtagger.evaluation.baselines import NAMES
-
     run = results["run"]
     table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("")
-    for name in ("micro-F1", "precision", "recall", "macro-F1", "products"):
-        table.add_column(name, justify="right")
-    for name in ("system", *NAMES):
-        figures = results[name]
-        if figures:
-            mark = " ◂" if name == results["best_baseline"]["name"] else ""
-            table.add_row(
-                f"[bold]{name}[/]" if name == "system" else f"{name}{mark}",
-                _interval(figures["micro_f1"]),
-                *(f"{figures[f]['value']:.3f}" for f in ("micro_precision", "micro_recall")),
-                f"{figures['macro_f1']['value']:.3f}",
-                str(figures["products"]),
-            )
+    for at, name in enumerate(_FIGURES):
+        table.add_column(name, justify="right" if at else "left")
+    for row in _rows(results):
+        table.add_row(*row, style="bold" if row[0] == "system" else "")
     console = stderr()
-    console.print(f"\n[bold]{run['dataset']}[/], {run['regime']}, {run['labelled']} labelled\n")
+    console.print(marked("\n[bold]{dataset}[/], {regime}, {labelled} labelled\n", **run))
     console.print(table)
     best = results["best_baseline"]
     console.print(f"\nSystem less {best['name']}: {points(best['difference'])}")
@@ -117,6 +176,12 @@ def _show(results: dict[str, Any], output: Path) -> None:
             f"asked about {model['share_asked']:.0%} of them all."
         )
     console.print(f"Took {results['seconds']['total']:.0f} s. Report: {output / 'report.html'}")
+
+
+def _compared(found: dict[str, Any], name: str) -> tuple[str, ...]:
+    figure = found[name]
+    values = (f"{figure[side]['value']:.3f}" for side in ("a", "b"))
+    return (name, *values, points(figure["difference"]), figure["verdict"])
 
 
 def _interval(figure: dict[str, float]) -> str:
@@ -137,8 +202,9 @@ def compare(
         Path | None, typer.Option("-o", "--output", help="Also write an HTML report.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    as_markdown: AsMarkdown = False,
 ) -> None:
-    """Tell whether B is better than A on the products that both were tested on.
+    """Tell whether B is better than A on the products of both.
 
     Example: `llmtagger eval compare eval/results/a eval/results/b -o compared.html`
     """
@@ -153,11 +219,14 @@ def compare(
     if output is not None:
         write_comparison(found, output)
     if as_json:
-        sys.stdout.write(json.dumps(found, ensure_ascii=False, indent=1) + "\n")
+        write_json(found, indent=1)
+        return
+    if as_markdown:
+        write(_markdown(_COMPARED, [_compared(found, name) for name in _GATED[:3]]))
         return
     console = stderr()
     for warning in found["warnings"]:
-        console.print(f"[yellow]{warning}[/]")
+        console.print(warning, style="yellow")
     console.print(f"{found['products']} products in {found['groups']} groups; b less a:")
     for name in ("micro_f1", "micro_precision", "micro_recall"):
         figure = found[name]
@@ -168,7 +237,7 @@ def compare(
     sure = [row for row in found["per_tag"] if row["verdict"] != "not distinguishable"]
     console.print(f"  tags that surely changed: {len(sure)} of {len(found['per_tag'])} tested")
     for row in sure[:10]:
-        console.print(f"    {row['tag']}: {row['a']:.2f} → {row['b']:.2f}", markup=False)
+        console.print(f"    {row['tag']}: {row['a']:.2f} → {row['b']:.2f}")
     console.print(f"  products won {len(found['won'])}, lost {len(found['lost'])} (30 at most)")
     if output is not None:
         console.print(f"Report: {output}")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llmtagger.cli.console import stderr
+from llmtagger.cli.console import stderr, write, write_json
+from llmtagger.cli.exits import ExitCode
 from llmtagger.cli.options import IndexFolder
 from llmtagger.person import login
 
@@ -42,7 +41,7 @@ def export(file: _File, index: IndexFolder) -> None:
     vocabulary = open_index(index, verify=False).vocabulary
     with _book(index) as book:
         count = export_gold(book.entries(), file, vocabulary)
-    stderr().print(f"{count} products written to {file}.", markup=False)
+    stderr().print(f"{count} products written to {file}.")
 
 
 @app.command("import")
@@ -51,7 +50,7 @@ def import_(
     index: IndexFolder,
     author: Annotated[
         str | None,
-        typer.Option(help="Whose word rows are that name nobody.  [default: your login name]"),
+        typer.Option(help="Author for rows that have none.  [default: your login name]"),
     ] = None,
 ) -> None:
     """Take in a file: its tags become marks. What the book holds already stays as it is.
@@ -73,10 +72,9 @@ def import_(
     if done.unknown:
         stderr().print(
             f"{len(done.unknown)} tags are not in the vocabulary: {_some(done.unknown)}",
-            markup=False,
         )
     for row in done.rejected[:_NAMED]:
-        stderr().print(f"Row {row.line}: {row.reason}", markup=False)
+        stderr().print(f"Row {row.line}: {row.reason}")
     finish(done.rejected, index)
 
 
@@ -88,10 +86,10 @@ def status(
     with _book(index) as book:
         counts = asdict(book.counts())
     if as_json:
-        sys.stdout.write(json.dumps(counts) + "\n")
+        write_json(counts)
         return
     for name, count in counts.items():
-        sys.stdout.write(f"{name:10}{count}\n")
+        write(f"{name:10}{count}\n")
 
 
 @app.command()
@@ -130,14 +128,12 @@ def approve(
     if changed:
         stderr().print(
             f"{len(changed)} were changed meanwhile and are still open: {_some(changed)}",
-            markup=False,
         )
     if unknown:
         stderr().print(
             f"{len(unknown)} are not in the gold book: {_some(unknown)}",
-            markup=False,
         )
-        raise typer.Exit(3)
+        raise typer.Exit(ExitCode.REJECTED)
 
 
 def _book(index: Path) -> GoldBook:

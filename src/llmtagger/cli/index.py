@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from llmtagger.cli.console import stderr, stdout
+from llmtagger.cli.console import marked, stderr, stdout, write, write_json
+from llmtagger.cli.exits import ExitCode
 from llmtagger.cli.options import ConfigFile
+from llmtagger.terminal import one_line
 
 if TYPE_CHECKING:
     from llmtagger.backends.index_folder import CatalogueIndex
@@ -52,7 +52,7 @@ def build(
     on_duplicate: OnDuplicate = None,
     config: ConfigFile = None,
 ) -> None:
-    """Index one catalogue, or several as one; an index already there is replaced at the end.
+    """Index one catalogue, or several as one. An index already there is replaced.
 
     Example: `llmtagger index build catalogue.csv -o indexes/shop`
     """
@@ -62,14 +62,14 @@ def build(
     _check_files(catalogues, output, [vocabulary] if vocabulary else [])
     tags = None if vocabulary is None else read_vocabulary(vocabulary)
     for note in (tags.merged if tags else ())[:_NAMED]:
-        stderr().print(f"Vocabulary: {note}.", markup=False)
+        stderr().print(f"Vocabulary: {note}.")
     sources = _sources(catalogues, encoding, on_duplicate, config)
     sample = sources.sample()
     if encoder == "auto":
         encoder = encoders.choose_encoder(product.title for product in sample)
         stderr().print(f"Encoder: {encoder}, by the language of the titles.")
     elif warning := encoders.warn_if_unsuitable(encoder, sample):
-        stderr().print(f"[yellow]Warning:[/] {warning}")
+        stderr().print(marked("[yellow]Warning:[/] {}", warning))
     chosen = encoders.load_encoder(encoder)
     with writing_progress() as report:
         index = index_writer.build(
@@ -92,7 +92,7 @@ def add(
     on_duplicate: OnDuplicate = None,
     config: ConfigFile = None,
 ) -> None:
-    """Add products; one with an id that is already there replaces the old one."""
+    """Add products. One with an id that is already there replaces the old one."""
     from llmtagger.backends import index_writer
 
     _check_files(catalogues, directory)
@@ -108,7 +108,7 @@ def remove(
     directory: Folder,
     ids: Annotated[str, typer.Option(help="A file with one id a line; - is stdin.")],
 ) -> None:
-    """Remove products by id; ids that the index does not know are named."""
+    """Remove products by id. Ids that the index does not know are named."""
     from llmtagger.backends import index_writer
     from llmtagger.cli.sources import read_ids
 
@@ -117,7 +117,7 @@ def remove(
         index, unknown = index_writer.remove(directory, wanted, progress=report)
     if unknown:
         names = ", ".join(unknown[:_NAMED]) + (", …" if len(unknown) > _NAMED else "")
-        stderr().print(f"{len(unknown)} ids are not in the index: {names}", markup=False)
+        stderr().print(f"{len(unknown)} ids are not in the index: {names}")
     stderr().print(f"Removed {len(wanted) - len(unknown)} products.")
     report_index(index, directory)
 
@@ -129,7 +129,7 @@ def search(
     k: Annotated[int, typer.Option("-k", min=1, max=1000, help="How many of each.")] = 5,
     as_json: AsJson = False,
 ) -> None:
-    """Show the products most like a text, with their tags, and the tags whose names are near it."""
+    """Show the products and the tags that are most like a text."""
     from llmtagger.backends.index_folder import open_index
 
     index = open_index(directory)
@@ -154,12 +154,12 @@ def search(
             if tag >= 0
         ],
     }
-    _print_json(found) if as_json else _print_found(found)
+    write_json(found) if as_json else _print_found(found)
 
 
 @app.command()
 def info(directory: Folder, as_json: AsJson = False) -> None:
-    """Show what an index folder holds and how it was made; reads no vectors."""
+    """Show what an index folder holds and how it was made."""
     from llmtagger.backends.manifest import check_files, read_manifest
     from llmtagger.backends.snapshots import current_snapshot
 
@@ -168,12 +168,12 @@ def info(directory: Folder, as_json: AsJson = False) -> None:
     check_files(folder, manifest, contents=False)
     record = manifest.to_record()
     if as_json:
-        _print_json(record)
+        write_json(record)
         return
     record["bytes"] = sum(entry.size for entry in manifest.files.values())
     for name, value in record.items():
         if name not in ("files", "unknown_examples"):
-            sys.stdout.write(f"{name:18} {value}\n")
+            write(f"{name:18} {value}\n")
 
 
 def _sources(
@@ -193,7 +193,8 @@ def writing_progress() -> Iterator[Progress]:
     from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
     from rich.progress import TimeElapsedColumn as Elapsed
 
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), MofNCompleteColumn(), Elapsed())
+    said = TextColumn("{task.description}", markup=False)
+    columns = (SpinnerColumn(), said, MofNCompleteColumn(), Elapsed())
     with Progress(*columns, console=stderr(), transient=True) as bar:
         task = bar.add_task("reading", total=None)
 
@@ -209,14 +210,12 @@ def report_index(index: CatalogueIndex, directory: Path) -> None:
     stderr().print(
         f"{directory}: {manifest.products} products, {manifest.labelled} of them labelled, "
         f"{manifest.tags} tags, encoder {manifest.encoder}, {manifest.kind} search",
-        markup=False,
     )
     if manifest.unknown_tags:
         names = ", ".join(manifest.unknown_examples[:_NAMED])
         stderr().print(
             f"{manifest.unknown_tags} labels are not in the vocabulary and were left out: {names}"
             + (", …" if manifest.unknown_tags > _NAMED else ""),
-            markup=False,
         )
 
 
@@ -226,8 +225,8 @@ def finish(rejected: Sequence[RejectedRow], directory: Path) -> None:
 
     path = rejects_of(directory)
     if write_rejects(rejected, path):
-        stderr().print(f"{len(rejected)} rows rejected, see {path}", markup=False)
-        raise typer.Exit(3)
+        stderr().print(f"{len(rejected)} rows rejected, see {path}")
+        raise typer.Exit(ExitCode.REJECTED)
 
 
 def rejects_of(directory: Path) -> Path:
@@ -245,10 +244,6 @@ def _check_files(catalogues: Sequence[str], directory: Path, others: Sequence[Pa
     check_files([*catalogues, *others], outputs)
 
 
-def _print_json(record: Any) -> None:
-    sys.stdout.write(json.dumps(record, ensure_ascii=False) + "\n")
-
-
 def _print_found(found: dict[str, Any]) -> None:
     from rich.table import Table
 
@@ -260,11 +255,5 @@ def _print_found(found: dict[str, Any]) -> None:
             cells = [row.get("title") or row.get("tag", ""), f"{row['similarity']:.3f}"]
             if title == "product":
                 cells += [row["id"], ", ".join(row["tags"])]
-            table.add_row(*map(_plain, cells))
+            table.add_row(*map(one_line, cells))
         stdout().print(table)
-
-
-def _plain(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from llmtagger.cli.console import stderr
+from llmtagger.cli.console import marked, stderr, write_json
 from llmtagger.cli.options import ConfigFile, IndexFolder
 
 app = typer.Typer(help="Find what to label next, and labels to look at.", no_args_is_help=True)
@@ -26,11 +24,10 @@ def suggest(
     as_json: _Json = False,
     config: ConfigFile = None,
 ) -> None:
-    """Rank unlabelled products by how much their labels would teach; asks no model.
+    """Rank unlabelled products by how much their labels would teach. Asks no model.
 
     Example: `llmtagger label suggest new.csv -i indexes/shop -n 20`
     """
-    from rich.markup import escape
     from rich.table import Table
 
     from llmtagger.backends.index_folder import open_index
@@ -48,7 +45,7 @@ def suggest(
     rows = read_catalog(input_, options, rejected=rejected.append)
     products = labelling.unlabelled(rows, opened)
     if rejected:
-        stderr().print(f"[yellow]Note:[/] {len(rejected)} rows are no products; left out.")
+        stderr().print(marked("[yellow]Note:[/] {} rows are no products; left out.", len(rejected)))
     template = find_template(live_template(opened.vocabulary.kind, settings.live))
     calibration = read_calibration(index)
     found = labelling.suggest(opened, products, template, settings, calibration, count)
@@ -60,7 +57,7 @@ def suggest(
     if as_json:
         for each in found:
             record = {"id": each.product.id, "title": each.product.title, "doubt": each.doubt}
-            _print(record | {"tags": [{"tag": tag, "score": s} for tag, s in each.tags]})
+            write_json(record | {"tags": [{"tag": tag, "score": s} for tag, s in each.tags]})
         return
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name, justify in (("id", "left"), ("doubt", "right"), ("closest calls", "left")):
@@ -68,9 +65,9 @@ def suggest(
     for each in found:
         calls = ", ".join(f"{tag} {score:.2f}" for tag, score in each.tags[:3])
         table.add_row(
-            f"[cyan]{escape(each.product.id)}[/]",
+            marked("[cyan]{}[/]", each.product.id),
             f"{each.doubt:.1f}",
-            f"{escape(each.product.title[:60])}\n[dim]{escape(calls)}[/]",
+            marked("{}\n[dim]{}[/]", each.product.title[:60], calls),
         )
     stderr().print(table if found else "Every product of that file is labelled already.")
 
@@ -79,11 +76,10 @@ def suggest(
 def audit(
     index: IndexFolder, count: _Count = 50, as_json: _Json = False, config: ConfigFile = None
 ) -> None:
-    """List labels that the rest of the catalogue contradicts, the surest first.
+    """List labels that the rest of the catalogue contradicts.
 
     Example: `llmtagger label audit -i indexes/shop -n 20`
     """
-    from rich.markup import escape
     from rich.table import Table
 
     from llmtagger.backends.index_folder import open_index
@@ -101,7 +97,7 @@ def audit(
     if as_json:
         for each in found[:count]:
             record = {"id": each.product.id, "title": each.product.title}
-            _print(record | {k: v for k, v in asdict(each).items() if k != "product"})
+            write_json(record | {k: v for k, v in asdict(each).items() if k != "product"})
         return
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("id", "label", "", "title"):
@@ -109,14 +105,14 @@ def audit(
     for each in found[:count]:
         says = "carried, but" if each.fault == "unlikely" else "missing, but"
         table.add_row(
-            f"[cyan]{escape(each.product.id)}[/]",
-            f"[bold]{escape(each.tag)}[/]",
+            marked("[cyan]{}[/]", each.product.id),
+            marked("[bold]{}[/]", each.tag),
             f"{says} {likely(each.probability)} likely",
-            f"[dim]{escape(each.product.title[:50])}[/]",
+            marked("[dim]{}[/]", each.product.title[:50]),
         )
     stderr().print(table if found else "No label stands out.")
     if len(found) > count:
-        stderr().print(f"[dim]{len(found) - count} more: -n {len(found)}[/]")
+        stderr().print(f"{len(found) - count} more: -n {len(found)}", style="dim")
 
 
 def likely(probability: float) -> str:
@@ -128,7 +124,3 @@ def likely(probability: float) -> str:
     if probability < 0.01:
         return "under 1%"
     return "over 99%" if probability > 0.99 else f"{probability:.0%}"
-
-
-def _print(record: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(record, ensure_ascii=False) + "\n")

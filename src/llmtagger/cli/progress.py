@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Self
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from llmtagger.datatypes import TaggedProduct
     from llmtagger.tuning.training import Progress as TrainingProgress
 
+_EVERY = 30.0  # seconds between two lines on the same stage
 _EXAMPLES = 100  # results held back for showing
 
 
@@ -36,12 +38,12 @@ class ProgressReporter:
         self._examples: list[TaggedProduct] = []
         self._progress = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=30),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             console=console,
             transient=True,
         )
@@ -82,17 +84,24 @@ class ProgressReporter:
 
 
 class StageReporter:
-    """One line for what is being done, with a bar where its length is known."""
+    """One line for what is being done, with a bar where its length is known.
 
-    def __init__(self, console: Console) -> None:
+    Where no terminal watches, each new stage is a line of its own, and so is a long one's progress.
+    """
+
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        self._console = console
+        self._clock = clock
+        self._said, self._when = "", 0.0
         self._progress = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=30),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             TimeElapsedColumn(),
             console=console,
             transient=True,
+            disable=not console.is_terminal,
         )
         self._task = self._progress.add_task("starting", total=None, note="")
 
@@ -106,13 +115,22 @@ class StageReporter:
     def stage(self, name: str, done: int, total: int) -> None:
         """Say what is being done, and how far it is; a total of 0 is unknown."""
         note = f"{done}/{total}" if total else ""
+        self._say(name, note)
         self._progress.update(
             self._task, description=name, completed=done, total=total or None, note=note
         )
 
     def waiting(self, message: str, seconds: float) -> None:
         """Say what the server is doing while it starts."""
+        self._say(message, "")
         self._progress.update(self._task, description=message, total=None, note="")
+
+    def _say(self, name: str, note: str) -> None:
+        now = self._clock()
+        if self._console.is_terminal or (name == self._said and now - self._when < _EVERY):
+            return
+        self._said, self._when = name, now
+        self._console.print(f"{name} {note}".rstrip())
 
 
 class TrainingReporter:
@@ -121,11 +139,11 @@ class TrainingReporter:
     def __init__(self, console: Console) -> None:
         self._progress = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=30),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             console=console,
             transient=True,
         )

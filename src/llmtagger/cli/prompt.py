@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import shlex
 import subprocess
-import sys
 import tempfile
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -15,13 +13,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llmtagger.cli.console import stderr, stdout
+from llmtagger.cli.console import marked, stderr, stdout, write, write_json
 from llmtagger.cli.options import ConfigFile, Endpoints, IndexFolder, ModelName
 from llmtagger.datatypes import Strategy
 from llmtagger.person import login
+from llmtagger.terminal import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+
+    from rich.text import Text
 
     from llmtagger.datatypes import Product
     from llmtagger.evaluation.trials import Bench, Cell, Shown
@@ -37,8 +38,7 @@ def list_(
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
     config: ConfigFile = None,
 ) -> None:
-    """List all versions: those that come with llmtagger, and those in prompts/ here."""
-    from rich.markup import escape
+    """List all versions. Some come with llmtagger, others are in prompts/ here."""
     from rich.table import Table
 
     from llmtagger.config import load_settings
@@ -53,7 +53,7 @@ def list_(
             | {"name": template.name, "live": template.name in live, "hash": template.hash}
             for template in found
         ]
-        sys.stdout.write(json.dumps(records, ensure_ascii=False, indent=1) + "\n")
+        write_json(records, indent=1)
         return
     table = Table(box=None, pad_edge=False, header_style="dim")
     for column in ("version", "", "out of", "by", "on", "why"):
@@ -61,11 +61,11 @@ def list_(
     for template in found:
         said = _said(template)
         table.add_row(
-            f"[bold]{template.name}[/]",
+            marked("[bold]{}[/]", template.name),
             "live" if template.name in live else "",
-            *(escape(str(said.get(key) or "")) for key in ("parent", "author")),
+            *(one_line(str(said.get(key) or "")) for key in ("parent", "author")),
             (said.get("date") or "")[: len("2026-11-21")],
-            f"[red]{escape(said['problem'])}[/]" if "problem" in said else escape(said["note"]),
+            marked("[red]{}[/]", said["problem"]) if "problem" in said else one_line(said["note"]),
         )
     stdout().print(table)
 
@@ -75,7 +75,7 @@ def show(name: Annotated[str, typer.Argument(help="A prompt's name or a .jinja f
     """Print a prompt's template. Example: `llmtagger prompt show tag.v1`"""
     from llmtagger.templates import find_template
 
-    sys.stdout.write(find_template(name).source)
+    write(find_template(name).source)
 
 
 @app.command()
@@ -93,7 +93,7 @@ def new(
         list[str] | None, typer.Option(help="The id of a product to show; repeatable.")
     ] = None,
 ) -> None:
-    """Save the next version into prompts/; nothing that is there is changed.
+    """Save the next version into prompts/. Existing versions are not changed.
 
     Example: `llmtagger prompt new tag.v1 edited.jinja --note "fewer rules"`
     """
@@ -121,7 +121,7 @@ def new(
         filling=limited_filling,
     )
     stderr().print(f"Wrote prompts/{made.name}.jinja.")
-    sys.stdout.write(f"{made.name}\n")
+    write(f"{made.name}\n")
 
 
 @app.command()
@@ -134,7 +134,7 @@ def diff(
 
     colours = {"+": "green", "-": "red", "@": "cyan"}
     for line in difference(find_template(a), find_template(b)):
-        stdout().print(line, style=colours.get(line[:1], ""), markup=False, soft_wrap=True)
+        stdout().print(line, style=colours.get(line[:1], ""), soft_wrap=True)
 
 
 @app.command()
@@ -145,7 +145,7 @@ def render(
     limit: Annotated[int, typer.Option(min=1, help="Only the first N products.")] = 3,
     config: ConfigFile = None,
 ) -> None:
-    """Print the prompts for INPUT just as the model would get them; asks no server."""
+    """Print the prompts for INPUT as the model would get them. Asks no server."""
     from llmtagger.cli.options import catalog_options
     from llmtagger.config import load_settings
     from llmtagger.tagging import TagJob, dry_run
@@ -154,9 +154,9 @@ def render(
     options = catalog_options(settings, None, None)
     job = TagJob(input_, index, "-", prompt=name, limit=limit, settings=settings, options=options)
     for product, prompt in dry_run(job).prompts:
-        sys.stdout.write(f"=== {product.id}\n")
+        write(f"=== {product.id}\n")
         for role, text in prompt.messages:
-            sys.stdout.write(f"--- {role}\n{text}\n")
+            write(f"--- {role}\n{text}\n")
 
 
 @app.command("try")
@@ -172,9 +172,9 @@ def try_(
     endpoint: Endpoints = None,
     config: ConfigFile = None,
 ) -> None:
-    """Ask the model with each version about the same products, and show them side by side.
+    """Show versions side by side on the same products.
 
-    Answers are kept, so trying again asks only what is new. Example:
+    The model is asked with each version. Answers are cached. Example:
     `llmtagger prompt try tag.v1 tag.v3 new.csv -i indexes/shop --limit 5`
     """
     from llmtagger.catalog.preflight import Output, check_files
@@ -194,7 +194,7 @@ def try_(
         products, rejected = read_products(job)
         matrix = {version: tried(version, products) for version in dict.fromkeys(versions)}
     if rejected:
-        stderr().print(f"[yellow]Note:[/] {len(rejected)} rows are no products; left out.")
+        stderr().print(marked("[yellow]Note:[/] {} rows are no products; left out.", len(rejected)))
     if report is not None:
         from llmtagger.evaluation.matrix import write_matrix
 
@@ -202,7 +202,7 @@ def try_(
     if as_json:
         for cells in matrix.values():
             for cell in cells:
-                sys.stdout.write(json.dumps(cell_record(cell), ensure_ascii=False) + "\n")
+                write_json(cell_record(cell))
         return
     for row in zip(*matrix.values(), strict=True):
         _show_row(row)
@@ -223,7 +223,9 @@ def compare(
     endpoint: Endpoints = None,
     config: ConfigFile = None,
 ) -> None:
-    """Tell whether B is better than A, on labelled products, each asked about as if it were new.
+    """Tell whether B is better than A on labelled products.
+
+    Each product is asked about as if it were new.
 
     Example: `llmtagger prompt compare tag.v1 tag.v3 -i indexes/shop`
     """
@@ -235,7 +237,7 @@ def compare(
         some = [products[at] for at in order]
         found = compared(tried(a, some), tried(b, some))
     if as_json:
-        sys.stdout.write(json.dumps(found, ensure_ascii=False, indent=1) + "\n")
+        write_json(found, indent=1)
     else:
         show_verdict(found)
 
@@ -247,7 +249,7 @@ def promote(
     author: _AUTHOR = None,
     config: ConfigFile = None,
 ) -> None:
-    """Make a version the live one: `tag` and `calibrate` use it where no prompt is named.
+    """Make a version the live one. `tag` and `calibrate` use it if no prompt is named.
 
     The settings name it, and prompts/promotions.jsonl keeps who did it and why.
     """
@@ -335,7 +337,6 @@ def _judged(bench: Bench, input_: str | None, index: Path) -> list[Product]:
 
 
 def _show_row(cells: Sequence[Cell]) -> None:
-    from rich.markup import escape
     from rich.table import Table
 
     product = cells[0].product
@@ -343,26 +344,30 @@ def _show_row(cells: Sequence[Cell]) -> None:
     table.add_column(style="dim", no_wrap=True)
     table.add_column()
     for cell in cells:
-        shown = " · ".join(_marked(tag) for tag in cell.tags) or "[dim]nothing[/]"
-        refused = ", ".join(f"{escape(r.text)} ({r.reason.value})" for r in cell.rejected)
-        said = (
-            f"[red]{cell.problem.code}[/] {escape(cell.problem.message)} " if cell.problem else ""
-        )
-        table.add_row(
-            cell.version, said + shown + (f"  [dim]refused: {refused}[/]" * bool(refused))
-        )
-    stdout().print(f"\n[cyan]{escape(product.id)}[/]  {escape(product.title[:90])}")
+        table.add_row(cell.version, _said_in(cell))
+    stdout().print(marked("\n[cyan]{}[/]  {}", product.id, product.title[:90]))
     stdout().print(table)
 
 
-def _marked(tag: Shown) -> str:
-    """A tag with the mark that says whether it is right; a small m where the model said it."""
-    from rich.markup import escape
+def _said_in(cell: Cell) -> Text:
+    """What is in a cell: what went wrong, the tags with their marks, what was refused."""
+    from rich.text import Text
 
+    said = Text()
+    if cell.problem:
+        said.append_text(marked("[red]{0.code}[/] {0.message} ", cell.problem))
+    said.append_text(Text(" · ").join(map(_shown, cell.tags)) or marked("[dim]nothing[/]"))
+    if cell.rejected:
+        refused = ", ".join(f"{each.text} ({each.reason.value})" for each in cell.rejected)
+        said.append_text(marked("  [dim]refused: {}[/]", refused))
+    return said
+
+
+def _shown(tag: Shown) -> Text:
+    """A tag with the mark that says whether it is right; a small m where the model said it."""
     marks = {"right": "[green]✓", "wrong": "[red]✗", "missed": "[yellow]−", "unjudged": "[blue]?"}
     dropped = " dropped" if tag.chosen and not tag.kept else ""
-    by = "ᵐ" if tag.chosen else ""
-    return f"{marks[tag.outcome]} {escape(tag.name)}{by}{dropped}[/]"
+    return marked(marks[tag.outcome] + " {}{}{}[/]", tag.name, "ᵐ" * tag.chosen, dropped)
 
 
 def show_verdict(found: dict[str, Any]) -> None:

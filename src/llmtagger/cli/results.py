@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
 from rich.table import Table
 
+from llmtagger.cli.console import marked
 from llmtagger.output import explain
+from llmtagger.terminal import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,10 +20,15 @@ if TYPE_CHECKING:
     from llmtagger.tagging import RunSummary
 
 _SHOWN_TAGS = 8
+_LEGEND = (
+    "\nEach row is a tag, its score (how likely it is right) and the evidence for it. "
+    "? marks a tag for review:\nits score is below the threshold."
+)
 
 
 def show_results(console: Console, results: Iterable[TaggedProduct], cut: Cut) -> None:
-    """A small table a product: tags, scores, and the evidence in words."""
+    """A small table a product: tags, scores, and the evidence in words; a legend at the end."""
+    shown = 0
     for tagged in results:
         product = tagged.product
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 2), show_header=False)
@@ -35,18 +41,21 @@ def show_results(console: Console, results: Iterable[TaggedProduct], cut: Cut) -
             _row(table, item, product.lang, "green")
         for item in tagged.scored.below(threshold, cut.review)[: max(2, _SHOWN_TAGS - len(kept))]:
             _row(table, item, product.lang, "yellow")
-        console.print(f"\n[cyan]{escape(product.id)}[/]  {escape(product.title[:90])}")
+        console.print(marked("\n[cyan]{}[/]  {}", product.id, product.title[:90]))
         if tagged.problem:
-            console.print(f"  [red]{tagged.problem.code}[/]: {escape(tagged.problem.message)}")
-        console.print(table if table.row_count else "  [dim]no tag is sure enough[/]")
+            console.print(marked("  [red]{}[/]: {}", tagged.problem.code, tagged.problem.message))
+        console.print(table if table.row_count else marked("  [dim]no tag is sure enough[/]"))
+        shown += table.row_count
+    if shown:
+        console.print(_LEGEND, style="dim")
 
 
 def _row(table: Table, item: ScoredTag, lang: str, colour: str) -> None:
     mark = "?" if colour == "yellow" else " "
     table.add_row(
-        f"{mark} {escape(item.tag.label(lang[:2]))}",
-        f"[{colour}]{item.score:.2f}[/]",
-        escape(explain(item.evidence)),
+        f"{mark} {one_line(item.tag.label(lang[:2]))}",
+        marked(f"[{colour}]{{:.2f}}[/]", item.score),
+        one_line(explain(item.evidence)),
     )
 
 
@@ -60,20 +69,25 @@ def show_summary(console: Console, summary: RunSummary) -> None:
         if summary.cache_hit_rate is not None
         else ""
     )
+    new = f" ({summary.new} of them new)" if summary.new else ""
     console.print(
-        f"\n[bold]{summary.products} products[/]: {summary.kept} tags kept, "
-        f"{summary.review} for review"
-        + (f" ({summary.new} of them new)" if summary.new else "")
-        + f", {summary.problems} problems, {summary.rejected_rows} rejected rows."
+        marked(
+            "\n[bold]{0.products} products[/]: {0.kept} tags kept, {0.review} for review{1}, "
+            "{0.problems} problems, {0.rejected_rows} rejected rows.",
+            summary,
+            new,
+        )
     )
     for warning in summary.warnings:
-        console.print(f"[yellow]Note:[/] {escape(warning)}.")
+        console.print(marked("[yellow]Note:[/] {}", warning))
+    if summary.decision:
+        console.print(summary.decision)
     if done and summary.asked < done:
-        console.print(f"[dim]The model was asked about {summary.asked} of {done}.[/]")
+        console.print(f"The model was asked about {summary.asked} of {done}.", style="dim")
     if done:
-        console.print(f"[dim]{summary.seconds:.1f} s{rate}, {tokens:,} tokens{cache}.[/]")
-    console.print(f"[dim]{escape(summary.run['model'])} · {escape(summary.run['prompt'])}[/]")
+        console.print(f"{summary.seconds:.1f} s{rate}, {tokens:,} tokens{cache}.", style="dim")
+    console.print(f"{summary.run['model']} · {summary.run['prompt']}", style="dim")
     if summary.rejects:
-        console.print(f"Rejected rows: {escape(summary.rejects)}")
+        console.print(f"Rejected rows: {summary.rejects}")
     if summary.output != "-":
-        console.print(f"Written: [bold]{escape(summary.output)}[/]")
+        console.print(marked("Written: [bold]{}[/]", summary.output))

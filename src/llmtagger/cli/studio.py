@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
-from llmtagger.cli.console import stderr
+from llmtagger.cli.console import marked, stderr
 from llmtagger.cli.options import ConfigFile, Endpoints, IndexFolder, ModelName
 
 
@@ -39,8 +38,7 @@ def studio(
     from llmtagger.studio.workspace import Workspace
 
     def ready(address: str) -> None:
-        stderr().print(f"The studio is at [bold]{address}[/]; Ctrl-C ends it.")
-        sys.stderr.flush()
+        stderr().print(marked("The studio is at [bold]{}[/]; Ctrl-C ends it.", address))
 
     with Workspace(
         index,

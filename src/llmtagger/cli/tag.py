@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from llmtagger.cli.console import stderr
+from llmtagger.cli.console import complain, stderr, write, write_json
+from llmtagger.cli.exits import ExitCode
 from llmtagger.cli.options import ConfigFile, Endpoints, IndexFolder, ModelName
 
 AskMode = Literal["auto", "always", "never"]  # as in `scorers`, which is not loaded for --help
@@ -64,7 +64,7 @@ def tag(
     ] = None,
     config: ConfigFile = None,
 ) -> None:
-    """Tag the products of INPUT with an index; the same command goes on where it stopped.
+    """Tag the products of INPUT. The same command resumes where it stopped.
 
     Example: `llmtagger tag new.csv -i indexes/shop -o tagged.jsonl`
     """
@@ -115,11 +115,13 @@ def _run(job: TagJob, show: int, as_json: bool) -> None:
         show_results(stderr(), shown, summary.cut)
     if as_json:
         text = json.dumps(asdict(summary), ensure_ascii=False)
-        (sys.stderr if job.output == "-" else sys.stdout).write(text + "\n")
+        (complain if job.output == "-" else write)(text + "\n")
     else:
         show_summary(stderr(), summary)
+    if not summary.promised:
+        raise typer.Exit(ExitCode.UNPROMISED)
     if summary.rejected_rows:
-        raise typer.Exit(3)
+        raise typer.Exit(ExitCode.REJECTED)
 
 
 def _dry_run(job: TagJob, as_json: bool) -> None:
@@ -129,16 +131,16 @@ def _dry_run(job: TagJob, as_json: bool) -> None:
     if as_json:
         for (product, prompt), tokens in zip(plan.prompts, plan.tokens, strict=True):
             record = {"id": product.id, "tokens": tokens, "messages": list(prompt.messages)}
-            sys.stdout.write(json.dumps(record, ensure_ascii=False) + "\n")
+            write_json(record)
     else:
         _show_plan(plan)
 
 
 def _show_plan(plan: DryRun) -> None:
     for product, prompt in plan.prompts[:_SHOWN_PROMPTS]:
-        sys.stdout.write(f"\n=== {product.id} · {prompt.template}\n")
+        write(f"\n=== {product.id} · {prompt.template}\n")
         for role, text in prompt.messages:
-            sys.stdout.write(f"--- {role}\n{text}\n")
+            write(f"--- {role}\n{text}\n")
     total, count = sum(plan.tokens), len(plan.tokens)
     how = "counted by the model's tokenizer" if plan.counted else "estimated from characters"
     stderr().print(

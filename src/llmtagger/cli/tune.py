@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llmtagger.cli.console import stderr
+from llmtagger.cli.console import marked, stderr
 from llmtagger.cli.options import ConfigFile, IndexFolder
 
 if TYPE_CHECKING:
@@ -47,9 +47,10 @@ def tune(
     ] = None,
     config: ConfigFile = None,
 ) -> None:
-    """Tune the model to the labelled products of an index, and measure whether that is better.
+    """Tune the model to the labelled products of an index.
 
-    A killed tuning goes on where it stopped. Example: `llmtagger tune -i indexes/shop --dry-run`
+    Measures whether that is better. A killed tuning resumes where it stopped. Example:
+    `llmtagger tune -i indexes/shop --dry-run`
     """
     from llmtagger import adapters
     from llmtagger.backends.folders import cache_dir
@@ -88,7 +89,9 @@ def tune(
         watchers.append(stack.enter_context(TrainingReporter(console)).report)
         adapter = jobs.train(prepared, trainer, lambda at: [watch(at) for watch in watchers])
     del trainer  # its memory is needed by the server
-    console.print(f"Wrote the adapter [bold]{adapter.name}[/] in {adapter.seconds:.0f} s.")
+    console.print(
+        marked("Wrote the adapter [bold]{}[/] in {:.0f} s.", adapter.name, adapter.seconds)
+    )
     with StageReporter(console) as reporter:
         cache = cache_dir() / "evaluation"
         adapter = jobs.judge(index, adapter, job.settings, cache, reporter.stage, reporter.waiting)
@@ -102,7 +105,9 @@ def _show_estimate(examples: Examples, estimate: Estimate) -> None:
     counts = ", ".join(f"{count:,} {name}" for name, count in examples.counts().items())
     console.print(f"Examples: {counts}.")
     if estimate.left_out:
-        console.print(f"[yellow]Note:[/] {estimate.left_out} examples are too long and left out.")
+        console.print(
+            marked("[yellow]Note:[/] {} examples are too long and left out.", estimate.left_out)
+        )
     console.print(
         f"{estimate.tokens:,} tokens, {estimate.learnt:,} of them to be learnt: about "
         f"{estimate.seconds / 60:.0f} minutes and {estimate.memory / _MIB:,.0f} MiB here."

@@ -10,7 +10,7 @@ from typing import Any, TypeGuard
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A figure with the ends of its 95 % interval."""
+    """A figure with the ends of its 95 % interval; both are the figure where none is known."""
 
     value: float
     low: float
@@ -22,6 +22,8 @@ class Interval:
         if raw is None:
             return None
         parts = [raw["value"], raw["low"], raw["high"]] if isinstance(raw, Mapping) else [raw] * 3
+        if parts[1] is None and parts[2] is None:
+            parts = [parts[0]] * 3
         if not all(finite(part) for part in parts):
             return None
         return cls(*(float(part) * scale for part in parts))

@@ -12,6 +12,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from llmtagger.evaluation import plots
+from llmtagger.evaluation.glossary import SIGNALS
 from llmtagger.evaluation.interval import Interval, finite
 from llmtagger.evaluation.plots import Line, Point, Row
 
@@ -67,6 +68,7 @@ def write_report(results: JSON, samples: Sequence[JSON], path: Path) -> None:
         "cost_plot": _cost_plot(results),
         "slices": _slices(results.get("slices") or {}),
         "weight_plots": _weight_plots(results.get("weights") or {}),
+        "glossary": _glossary(results.get("weights") or {}, samples),
         "samples": [_sample(each) for each in worst(samples, _SHOWN_SAMPLES)],
         "config": list(flatten(results.get("config") or {})),
     }
@@ -135,6 +137,13 @@ def points(value: object) -> str:
     return _signed(float(value) * 100, 1) if finite(value) else "–"
 
 
+def kept(value: object) -> str:
+    """A share of a figure that was kept, in words where nothing was lost: 1.001 is all of it."""
+    if finite(value) and value >= 0.9995:
+        return "all of it"
+    return f"{percent(value)} %" if finite(value) else "–"
+
+
 def number(value: object, digits: int = 0) -> str:
     """A count or a measurement with thin groups of thousands."""
     return f"{float(value):,.{digits}f}".replace(",", "\u202f") if finite(value) else "–"
@@ -181,6 +190,7 @@ def _environment() -> Environment:
         "number": number,
         "chance": chance,
         "plain": plain,
+        "kept": kept,
         "system": name_of,
         "interval": Interval.of,
     }
@@ -342,9 +352,21 @@ def _weight(signal: str, value: float) -> Row:
     return Row(signal.replace("_", " "), Interval(value, value, value), _signed(value, 1), style)
 
 
+def _glossary(
+    weights: Mapping[str, Mapping[str, float]], samples: Sequence[JSON]
+) -> dict[str, str]:
+    """A sentence for each signal that the page names, in the glossary's order."""
+    shown = {name for of in weights.values() for name in of}
+    for sample in samples:
+        for parts in (sample.get("contributions") or {}).values():
+            shown.update(parts)
+    return {name.replace("_", " "): said for name, said in SIGNALS.items() if name in shown}
+
+
 def _sample(sample: JSON) -> dict[str, Any]:
     """A product with its judged tags, and why each has its score."""
-    scores, parts = sample.get("scores") or {}, sample.get("contributions") or {}
+    scores = (sample.get("scores") or {}).get("system") or {}
+    parts = sample.get("contributions") or {}
     judged = sorted(
         outcomes(sample, "system").items(), key=lambda each: list(OUTCOMES).index(each[1])
     )

@@ -71,13 +71,13 @@ def _sliced(outcome: Outcome, boot: Bootstrap, names: Sequence[str]) -> list[Rec
     for name, count in Counter(names).most_common(_SLICES):
         inside = np.array([other == name for other in names])
         rows = np.where(inside[:, None], each, 0.0)
-        found.append(
-            {
-                "slice": name,
-                "products": count,
-                "micro_f1": boot.interval(rows, metrics.f1).record(),
-            }
-        )
+        figure: Record = dict(boot.interval(rows, metrics.f1).record())
+        if (
+            len({group for group, here in zip(outcome.test.groups, inside, strict=True) if here})
+            < 2
+        ):
+            figure |= {"low": None, "high": None}  # drawn again and again, it is always itself
+        found.append({"slice": name, "products": count, "micro_f1": figure})
     return found
 
 
