@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import sys
+import time
+import tracemalloc
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -348,6 +350,27 @@ def test_whole_file_faults(
         read(tmp_path, name, content, **options)
     assert message in caught.value.message
     assert hint in caught.value.hint
+
+
+def test_a_header_of_too_many_columns_is_refused_at_once(tmp_path: Path) -> None:
+    header = "id,title," + ",".join(f"c{n}" for n in range(100_000))
+    begun = time.process_time()
+    with pytest.raises(CatalogError, match=r"100,002 columns, and 10,000 are the most"):
+        read(tmp_path, "a.csv", f"{header}\n")
+    assert time.process_time() - begun < 20  # 40,000 took 73 s when it was quadratic
+
+
+def test_rows_of_ever_new_keys_do_not_fill_the_memory(tmp_path: Path) -> None:
+    with (tmp_path / "a.jsonl").open("w", encoding="utf-8") as file:
+        for row in range(150):
+            keys = {f"key {row} {n}": 1 for n in range(3_000)}
+            file.write(json.dumps({"id": row, "title": "Hat"} | keys) + "\n")
+    tracemalloc.start()
+    count = sum(1 for _ in read_catalog(tmp_path / "a.jsonl", rejected=unexpected))
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert count == 150
+    assert most < 40_000_000  # 66 MB when all shapes were kept
 
 
 def test_missing_file_and_folder(tmp_path: Path) -> None:

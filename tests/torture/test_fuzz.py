@@ -299,6 +299,49 @@ def test_a_damaged_parquet_file_is_read_or_refused(
         _read(path)
 
 
+@fuzz
+@given(
+    rows=st.lists(st.lists(WRITABLE, min_size=2, max_size=5), max_size=5),
+    tags=st.lists(WRITABLE, max_size=3),
+    header=st.sampled_from(
+        [
+            *(["id", "title", "tags"], ["id", "title"], ["title"], ["sku", "name", "标签"]),
+            ["Handle", "Title", "Body (HTML)", "Tags"],
+            ["Type", "SKU", "Name", "Published", "Tags", "Parent"],
+            ["商品ID", "商品标题", "商品标签", "规格"],
+        ]
+    ),
+    delimiter=st.sampled_from(",;\t|"),
+    encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "gb18030"]),
+)
+def test_a_table_comes_back_with_nothing_but_tags_changed(
+    folder: Path,
+    rows: list[list[str]],
+    tags: list[str],
+    header: list[str],
+    delimiter: str,
+    encoding: str,
+) -> None:
+    text = StringIO(newline="")
+    csv.writer(text, delimiter=delimiter).writerows([header, *rows])
+    path, output = folder / "back.csv", folder / "back-out.csv"
+    path.write_bytes(text.getvalue().encode(encoding))
+    options = CatalogOptions(encoding=encoding, on_duplicate="first")
+    with suppress(LlmtaggerError):
+        before = list(read_catalog(path, options, rejected=lambda row: None))
+        records: list[dict[str, Any]] = [{"id": product.id, "tags": []} for product in before]
+        write_records(records, output, source=path, options=options)
+        assert output.read_bytes() == path.read_bytes()
+        records = [record | {"tags": [{"tag": tag} for tag in tags]} for record in records]
+        write_records(records, output, source=path, options=options)
+        after = list(read_catalog(output, options, rejected=lambda row: None))
+        assert [replace(each, tags=None) for each in after] == [
+            replace(each, tags=None) for each in before
+        ]
+        for old, new in zip(before, after, strict=True):
+            assert (new.tags or ())[: len(old.tags or ())] == (old.tags or ())
+
+
 SHOP = "Handle,Title,Body (HTML),Option1 Name,Option1 Value,Tags,Variant SKU"
 
 
