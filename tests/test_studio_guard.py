@@ -24,7 +24,8 @@ class Inner:
     async def __call__(self, scope: Message, receive: Any, send: Any) -> None:
         self.asked.append(scope["type"])
         if scope["type"] == "http":
-            await send({"type": "http.response.start", "status": 200, "headers": [(b"a", b"b")]})
+            headers = [(b"a", b"b"), (b"Cache-Control", b"public, max-age=60")]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
             await send({"type": "http.response.body", "body": b"inside"})
         elif scope["type"] == "websocket":
             await send({"type": "websocket.accept"})
@@ -37,6 +38,7 @@ def sent(
     query: bytes = b"",
     token: str | None = None,
     hosts: tuple[str, ...] = ("127.0.0.1",),
+    path: str = "/",
 ) -> list[Message]:
     """What comes back; that it came from the inner application is checked here."""
     inner, messages = Inner(), list[Message]()
@@ -51,20 +53,25 @@ def sent(
         (name.encode(), value if isinstance(value, bytes) else value.encode())
         for name, value in headers.items()
     ]
-    scope = {"type": kind, "headers": raw, "query_string": query, "path": "/"}
+    scope = {"type": kind, "headers": raw, "query_string": query, "path": path}
     asyncio.run(Guard(inner, hosts=frozenset(hosts), token=token)(scope, receive, send))
-    passed = messages[0].get("status") == 200 or messages[0]["type"] == "websocket.accept"
+    passed = messages[-1].get("body") == b"inside" or messages[0]["type"] == "websocket.accept"
     assert inner.asked == ([kind] if passed else [])
     return messages
 
 
 def passes(headers: Mapping[str, str | bytes], **how: Any) -> bool:
-    """Whether it is let through; a refusal is a 403, or an end of the websocket."""
+    """Whether it is let through; a refusal is a 403, or an end of the websocket.
+
+    An address with the right token leads to itself without one.
+    """
     first, *rest = sent(headers, **how)
     if first["type"] in ("websocket.close", "websocket.accept"):
         return bool(first["type"] == "websocket.accept")
     assert first["status"] in (200, 403)
-    assert (rest[-1]["body"] == b"inside") == (first["status"] == 200)
+    inside = rest[-1]["body"] == b"inside"
+    moved = any(name == b"set-cookie" for name, _ in first["headers"])
+    assert (inside or moved) == (first["status"] == 200)
     return bool(first["status"] == 200)
 
 
@@ -169,20 +176,64 @@ def test_an_address_of_the_machine_passes_with_the_token() -> None:
         assert not passes({"host": host}, hosts=("0.0.0.0",), token=TOKEN)
 
 
-def test_the_token_becomes_a_cookie() -> None:
-    start, _ = sent({"host": HERE}, query=f"token={TOKEN}".encode(), token=TOKEN)
-    assert start["headers"][0] == (b"a", b"b")
-    (name, value) = start["headers"][1]
-    assert name == b"set-cookie"
-    said, *rest = value.decode().split("; ")
+def header(start: Message, name: str) -> list[str]:
+    return [value.decode() for key, value in start["headers"] if key.decode().lower() == name]
+
+
+def test_the_token_becomes_a_cookie_and_leaves_the_address() -> None:
+    """History, logs and `Referer` hold addresses, and caches hold answers."""
+    query = f"version=tag.v1&token={TOKEN}&product=%3Cb%3E".encode()
+    start, body = sent({"host": HERE}, query=query, token=TOKEN, path="/edit")
+    assert b'url=/edit?version=tag.v1&amp;product=%3Cb%3E"' in body["body"]
+    assert TOKEN not in body["body"].decode()
+    (value,) = header(start, "set-cookie")
+    said, *rest = value.split("; ")
     assert said == f"{COOKIE}={TOKEN}"
     assert {"HttpOnly", "SameSite=Strict"} <= set(rest)
+    assert header(start, "cache-control") == ["no-store"]
     assert passes({"host": HERE, "cookie": said}, token=TOKEN)
 
 
-def test_without_a_token_no_cookie_is_set() -> None:
+@pytest.mark.parametrize(
+    ("path", "there"),
+    [
+        ("/", "/"),
+        ("//evil.example/x", "/evil.example/x"),
+        ("/\\evil.example", "/%5Cevil.example"),
+        ('/"><script>', "/%22%3E%3Cscript%3E"),
+    ],
+)
+def test_the_token_leads_to_no_other_server(path: str, there: str) -> None:
+    query = f"token={TOKEN}".encode()
+    _, body = sent({"host": HERE}, query=query, token=TOKEN, path=path)
+    assert f'url={there}"'.encode() in body["body"]
+
+
+def test_what_is_sent_later_holds_no_token_and_no_shared_cache_may_keep_it() -> None:
+    cookie = {"host": HERE, "cookie": f"{COOKIE}={TOKEN}"}
+    start, _ = sent(cookie, token=TOKEN)
+    assert header(start, "set-cookie") == []
+    assert header(start, "cache-control") == ["private, max-age=60"]
     start, _ = sent({"host": HERE})
-    assert start["headers"] == [(b"a", b"b")]
+    assert header(start, "cache-control") == ["public, max-age=60"]
+
+
+@pytest.mark.parametrize("headers", [{"host": HERE}, {"host": "evil.example"}, {}])
+@pytest.mark.parametrize("token", [None, TOKEN], ids=["open", "token"])
+def test_no_answer_may_be_framed_or_name_where_it_came_from(
+    headers: dict[str, str], token: str | None
+) -> None:
+    for query in (b"", f"token={TOKEN}".encode()):
+        start, _ = sent(headers, token=token, query=query)
+        assert header(start, "content-security-policy") == ["frame-ancestors 'none'"]
+        assert header(start, "x-frame-options") == ["DENY"]
+        assert header(start, "referrer-policy") == ["no-referrer"]
+
+
+def test_without_a_token_no_cookie_is_set() -> None:
+    start, _ = sent({"host": HERE}, query=b"token=anything")
+    assert header(start, "set-cookie") == []
+    assert header(start, "a") == ["b"]
 
 
 def test_the_refusal_says_why() -> None:

@@ -123,10 +123,10 @@ def visit(workspace: Workspace, walk: Walk) -> None:
 @pytest.mark.parametrize(
     ("path", "seen"),
     [
-        ("/", ["Ask the model", "Only wrong", "Report"]),
-        ("/edit", ["Save as a version", "Rendered", "Throw the draft away"]),
-        ("/verdict", ["Compare", "Choose two versions"]),
-        ("/gold", ["Approve", "Import", "Export: Label Studio"]),
+        ("/", ["Ask the model", "in three steps", "Show the products without answers"]),
+        ("/edit", ["Save as a version", "What the model reads", "Discard draft", "Add a rule"]),
+        ("/verdict", ["Compare", "Nothing to compare yet. Press Compare."]),
+        ("/gold", ["Approve all reviewed", "Import", "Export: Label Studio"]),
     ],
 )
 def test_every_page_is_drawn(workspace: Workspace, path: str, seen: list[str]) -> None:
@@ -198,7 +198,10 @@ def test_the_matrix_shows_what_is_asked_for(tried: Workspace) -> None:
 
     async def walk(user: User) -> None:
         await user.open("/")
+        await shows(user, those("same", "differ", "wrong", "apart"))  # "none" was not asked about
+        tick(user, "Also products without answers")
         await shows(user, everything)
+        user.find("more-filters").click()
         tick(user, "Only where versions differ")
         await shows(user, those("differ", "apart"))
         tick(user, "Only wrong")
@@ -223,7 +226,7 @@ def test_the_matrix_shows_what_is_asked_for(tried: Workspace) -> None:
         await shows(user, [])
         user.find("search").clear()
         await shows(user, everything)
-        tick(user, "Sort by disagreement")
+        tick(user, "Most different first")
         await shows(
             user, ["apart", "differ", *(id for id in everything if id not in ("apart", "differ"))]
         )
@@ -237,7 +240,7 @@ def test_a_row_holds_the_tags_beside_gold(tried: Workspace) -> None:
         (table,) = user.find(ui.table).elements
         assert [column["name"] for column in table.columns] == ["product", "tag.v1", "tag.v2"]
         held = {row["id"]: row for row in table.rows}
-        assert held["none"]["cells"] == {}
+        assert "none" not in held
         assert held["differ"]["title"] == "leather wallet"
 
         def tags(id: str, version: str) -> list[tuple[str, str, str]]:
@@ -252,16 +255,23 @@ def test_a_row_holds_the_tags_beside_gold(tried: Workspace) -> None:
 
 
 def test_asking_fills_the_matrix(workspace: Workspace) -> None:
+    """The first screen says what to do, and shows no row before there is an answer."""
+
     async def walk(user: User) -> None:
         await user.open("/")
+        await user.should_see("Find out how good the prompt is, in three steps")
+        await user.should_see("5 answers to ask for")
+        await user.should_not_see(kind=ui.table)
         user.find("ask").click()
+        await user.should_see(kind=ui.table, retries=100)
         for _ in range(200):
-            await asyncio.sleep(0.05)
-            (table,) = user.find(ui.table).elements
-            if all("tag.v1" in row["cells"] for row in table.rows):
+            if len(rows(user)) == len(PRODUCTS):
                 break
+            await asyncio.sleep(0.05)
+        (table,) = user.find(ui.table).elements
         assert len(workspace.known(V1, workspace.products)) == len(PRODUCTS)
         assert all(row["cells"]["tag.v1"]["problem"] == "" for row in table.rows)
+        await user.should_not_see("in three steps")
 
     visit(workspace, walk)
 
@@ -321,16 +331,16 @@ def test_the_editor_renders_what_is_typed_and_keeps_it(workspace: Workspace) -> 
     async def walk(user: User) -> None:
         await user.open("/edit")
         await user.should_see("rendered-user", retries=50)
-        await user.should_see("tag.v1: unchanged")
+        await user.should_see("tag.v1, unchanged")
         (code,) = user.find(ui.codemirror).elements
         assert code.value == V1.body
         code.set_value(V1.body.replace("{% block user %}", "{% block user %}Dear model. "))
         await user.should_see("Dear model.", retries=50)
-        await user.should_see("Draft: changed.")
+        await user.should_see("Draft of tag.v1, changed and kept")
         code.set_value("{% block system %}")
         await user.should_see("not valid", retries=50)
         code.set_value(V1.body)
-        await user.should_see("tag.v1: unchanged", retries=50)
+        await user.should_see("tag.v1, unchanged", retries=50)
 
     visit(workspace, walk)
     assert workspace.shelf.draft("tag.v1", "another tab") is None
@@ -364,7 +374,10 @@ def test_gold_is_approved(workspace: Workspace) -> None:
             "new", "reviewed", "mug", "hat",
         )  # fmt: skip
         user.find("approve").click()
-        await user.should_see("1 products: approved", retries=50)
+        await user.should_see("Approve all 1 reviewed products?")
+        assert workspace.book.state("new") is State.REVIEWED
+        user.find("confirm").click()
+        await user.should_see("1 products approved", retries=50)
         assert table.rows[0]["state"] == "approved"
 
     visit(workspace, walk)
@@ -375,8 +388,8 @@ def test_gold_is_approved(workspace: Workspace) -> None:
 def test_the_verdict(tried: Workspace) -> None:
     async def walk(user: User) -> None:
         await user.open("/verdict")
-        await user.should_see("not distinguishable", retries=50)
-        await user.should_see("4 products")
+        await user.should_see("Too close to call", retries=50)
+        await user.should_see("4 products.")
 
     tried.shelf.keep_view("verdict", {"a": "tag.v1", "b": "tag.v2"})
     visit(tried, walk)
@@ -415,13 +428,14 @@ SAID_BY_NAME = {"System", "User", *(state.value for state in State)}
 
 
 def test_every_word_has_a_translation() -> None:
-    from llmtagger.studio import editor, frame, verdict
+    from llmtagger.studio import chip, editor, frame, matrix, verdict
 
     said, _ = words()
     assert "Ask the model" in said
-    tables = (frame.PAGES, editor._STRATEGIES, verdict._FIGURES)
+    tables = (frame.PAGES, editor._STRATEGIES, verdict._FIGURES, verdict._SIDES, chip._REASONS)
     named = {word for table in tables for word in table.values()} - {"F1"}
-    wanted = said | named | SAID_BY_NAME | {"right", "wrong", "missed", "better", "worse"}
+    named |= {word for step in matrix._STEPS for word in step}
+    wanted = said | named | SAID_BY_NAME | {"right", "wrong", "missed"}
     assert wanted - _ZH.keys() == set()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -142,6 +143,22 @@ def test_stop_before_the_first_item() -> None:
             yield number
 
     assert collected(work, stop) == made == [0]
+
+
+def test_stop_does_not_wait_for_an_item_that_does_not_come() -> None:
+    """As while a server starts. The thread ends on its own later."""
+    stop, gate = threading.Event(), threading.Event()
+
+    def work() -> Iterator[int]:
+        yield 1
+        stop.set()
+        gate.wait(60)
+        yield 2
+
+    begun = time.monotonic()
+    assert collected(work, stop) == [1]
+    assert time.monotonic() - begun < 20
+    gate.set()
 
 
 def test_an_iterator_that_cannot_be_closed_stops_as_well() -> None:

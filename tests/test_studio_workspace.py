@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -20,11 +21,19 @@ from llmtagger.backends.index_folder import open_index
 from llmtagger.backends.index_writer import add, build
 from llmtagger.backends.template_worker import TemplateWorker
 from llmtagger.datatypes import Completion, Constraint, Product, Prompt
-from llmtagger.errors import ConfigError, EngineUnreachable, GoldError, PromptError
+from llmtagger.errors import (
+    ConfigError,
+    EngineCancelled,
+    EngineUnreachable,
+    GoldError,
+    IndexMissing,
+    PromptError,
+)
 from llmtagger.evaluation import answers
 from llmtagger.evaluation.trials import Cell
 from llmtagger.goldbook import VIEWS
 from llmtagger.marks import State
+from llmtagger.studio.watching import Watchers
 from llmtagger.studio.workspace import Workspace
 from llmtagger.templates import Examples, TemplateFile, find_template
 
@@ -312,16 +321,36 @@ def test_other_settings_forget_cells(opened: Open, settings: str) -> None:
         assert len(workspace.known(TAG, workspace.products)) == 3
 
 
-def test_another_index_or_model_forgets_cells(opened: Open) -> None:
+def test_another_model_forgets_cells(opened: Open) -> None:
     with opened() as workspace:
         asked(workspace, TAG, workspace.products[:3])
-        folder = workspace.folder
     with opened(endpoints=("http://127.0.0.1:10/v1",)) as workspace:
         assert workspace.known(TAG, workspace.products) == {}
+
+
+def test_cells_of_an_index_that_has_changed_stay_and_are_stale(opened: Open) -> None:
+    with opened() as workspace:
+        asked(workspace, TAG, workspace.products[:3])
+        before = workspace.known(TAG, workspace.products)
+        assert not any(map(workspace.is_stale, before.values()))
+        folder = workspace.folder
     add(folder, [Product("more", "red mug", tags=("mug",))], HashingEncoder())
     with opened() as workspace:
-        assert workspace.known(TAG, workspace.products) == {}
+        assert workspace.known(TAG, workspace.products) == before
+        assert all(map(workspace.is_stale, before.values()))
         assert len(workspace.products) == 25
+        (cell, *_) = asked(workspace, TAG, workspace.products[:3])
+        assert not workspace.is_stale(cell)
+
+
+def test_a_product_that_is_added_moves_no_other_one(opened: Open) -> None:
+    with opened() as workspace:
+        before = [product.id for product in workspace.products]
+        folder = workspace.folder
+    add(folder, [Product("more", "red mug", tags=("mug",))], HashingEncoder())
+    with opened() as workspace:
+        after = [product.id for product in workspace.products]
+    assert [id for id in after if id != "more"] == before
 
 
 def test_a_shelf_that_was_deleted_costs_no_gold(opened: Open) -> None:
@@ -414,6 +443,84 @@ def test_kept_answers_that_were_closed_say_so(
         assert file.execute("SELECT COUNT(*) FROM checked_answers").fetchone() == (1,)
 
 
+def test_answers_from_two_states_of_the_index_are_not_compared(opened: Open) -> None:
+    """One of them knows a neighbour more: the prompt would not be the only difference."""
+    other = find_template("tag.v2")
+    with opened() as workspace:
+        asked(workspace, TAG, workspace.products[:3])
+        workspace.book.take(catalogue()[-1], {"wallet": True}, "ana", reviewed=True)
+        workspace.approve(["new"], "ana")
+        asked(workspace, other, workspace.products)
+        with pytest.raises(ConfigError, match="no labelled product"):
+            workspace.compared(TAG, other)
+
+
+def test_a_folder_that_is_no_index_is_named_as_such(tmp_path: Path) -> None:
+    with pytest.raises(IndexMissing) as caught:
+        Workspace(tmp_path / "nowhere", cache=tmp_path)
+    assert caught.value.message == f"`{tmp_path / 'nowhere'}` is not an index folder."
+    assert caught.value.hint == "Build one with `llmtagger index build`."
+    (tmp_path / "other").mkdir()
+    with pytest.raises(IndexMissing):
+        Workspace(tmp_path / "other", cache=tmp_path)
+    assert list((tmp_path / "other").iterdir()) == []
+
+
+class Starting(Model):
+    """A model whose server takes its time to start, and says how far it is."""
+
+    def __init__(self, waiting: Callable[[str, float], None], seconds: float) -> None:
+        super().__init__()
+        self._waiting, self._seconds, self.up = waiting, seconds, False
+
+    def complete(self, prompt: Prompt, constraint: Constraint) -> Completion:
+        end = time.monotonic() + self._seconds
+        while not self.up and time.monotonic() < end:
+            self._waiting("loading", 0.0)
+            time.sleep(0.01)
+        self.up = True
+        return super().complete(prompt, constraint)
+
+
+def test_a_start_that_is_cancelled_ends_and_the_next_one_begins_anew(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models: list[Starting] = []
+
+    def start(*arguments: Any) -> Starting:
+        models.append(Starting(arguments[-1], 30.0 if not models else 0.0))
+        return models[-1]
+
+    monkeypatch.setattr("llmtagger.studio.workspace.kept_answers", start)
+
+    def gives_up(message: str, seconds: float) -> None:
+        raise EngineCancelled("no longer wanted", hint="ask again")
+
+    with opened() as workspace:
+        begun = time.monotonic()
+        with pytest.raises(EngineCancelled):
+            list(workspace.ask(TAG, workspace.products[:3], gives_up))
+        assert time.monotonic() - begun < 10
+        models[0].up = True
+        assert len(asked(workspace, TAG, workspace.products[:3])) == 3
+        assert len(models) == 1  # what was opened is still in order
+
+
+def test_a_start_goes_on_while_another_tab_waits_for_it() -> None:
+    watchers, heard = Watchers(), []
+
+    def gives_up(message: str, seconds: float) -> None:
+        raise EngineCancelled("no longer wanted", hint="ask again")
+
+    with watchers.watched_by(gives_up):
+        with watchers.watched_by(lambda *said: heard.append(said)):
+            watchers("loading", 1.0)
+        assert heard == [("loading", 1.0)]
+        with pytest.raises(EngineCancelled):
+            watchers("loading", 2.0)
+    watchers("loading", 3.0)  # nobody waits, nobody has given up
+
+
 # --- versions
 
 
@@ -447,13 +554,14 @@ def test_nothing_changed_is_no_version(opened: Open) -> None:
 def test_compared(opened: Open) -> None:
     other = find_template("tag.v2")
     with opened() as workspace:
-        with pytest.raises(ConfigError, match="no product"):
+        with pytest.raises(ConfigError, match="no labelled product"):
             workspace.compared(TAG, other)
         asked(workspace, TAG, workspace.products[:12])
         asked(workspace, other, workspace.products[4:16])
         found = workspace.compared(TAG, other)
         assert (found["a"], found["b"]) == ("tag.v1", "tag.v2")
         assert found["system"]["products"] == 8
+        assert (found["answers"], found["silent"]) == (16, 0)
         a, b = (found["cost"][side]["prompt_tokens"] for side in ("a", "b"))
         assert a > b > 0  # the short prompt of tuned models
 
@@ -462,10 +570,12 @@ def test_compared(opened: Open) -> None:
 
 
 def test_approved_gold_is_worked_on_with(opened: Open) -> None:
-    new = catalogue()[-1]
+    new, other = catalogue()[-1], find_template("tag.v2")
     with opened() as workspace:
+        some = workspace.products[:3]
         assert new.id not in {product.id for product in workspace.products}
-        asked(workspace, TAG, workspace.products[:3])
+        before = {cell.product.id: cell.kept for cell in asked(workspace, TAG, some)}
+        asked(workspace, other, some)
         workspace.book.take(new, {"wallet": True, "gift": True, "mug": False}, "ana", reviewed=True)
         index = workspace.index
         assert workspace.approve([new.id, "unknown"], "ana") == []
@@ -474,7 +584,10 @@ def test_approved_gold_is_worked_on_with(opened: Open) -> None:
         (mine,) = (product for product in workspace.products if product.id == new.id)
         assert set(mine.tags or ()) == {"wallet", "gift"}
         assert workspace.index.vocabulary.resolve("gift") is not None
-        assert workspace.known(TAG, workspace.products) == {}  # answers rest on the old index
+        known = workspace.known(TAG, workspace.products)  # nothing that was asked is lost
+        assert {id: cell.kept for id, cell in known.items()} == before
+        assert all(map(workspace.is_stale, known.values()))
+        assert workspace.compared(TAG, other)["system"]["products"] == 3
         assert len(asked(workspace, TAG, [mine])) == 1
     row = open_index(workspace.folder).position(new.id)
     assert row is not None
@@ -501,6 +614,19 @@ def test_what_changes_while_it_is_approved_stays_open(
         monkeypatch.setattr(index_writer, "add", slow)
         assert workspace.approve([new.id], "ana") == [new.id]
         assert workspace.book.state(new.id) is State.OPEN
+
+
+def test_no_tag_is_lower_cased(opened: Open, tmp_path: Path) -> None:
+    """What is compared is folded; what is shown, marked and exported is as people wrote it."""
+    product = Product("x", "USB-C mug", tags=("USB-C", "iPhone 15"), lang="en")
+    build([product, replace(product, id="y")], tmp_path / "cased", HashingEncoder())
+    with Workspace(tmp_path / "cased", endpoints=("http://x",), cache=tmp_path) as workspace:
+        workspace.book.mark(product, "Travel Mug", True, "ana")
+        cells = asked(workspace, TAG, [product])
+        kept = workspace.known(TAG, [product]).values()
+        for cell in (*cells, *kept):
+            assert {tag.name for tag in cell.tags} == {"USB-C", "iPhone 15", "Travel Mug"}
+        assert workspace.label("usb-c", "en") == "USB-C"
 
 
 def test_labels_are_those_of_the_language(opened: Open) -> None:

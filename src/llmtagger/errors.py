@@ -18,6 +18,7 @@
     └── EngineError          the language model's server
         ├── ModelMissing     no such model here
         ├── EngineStartError it did not come up
+        ├── EngineCancelled  somebody gave up waiting for it to start
         ├── EngineUnreachable it does not answer            (retryable)
         ├── EngineUntrusted  it ignores the grammar
         ├── RequestRefused   it answers one request with a refusal (too long, …)
@@ -106,6 +107,10 @@ class ModelMissing(EngineError):
 
 class EngineStartError(EngineError):
     """The server that we started did not come up."""
+
+
+class EngineCancelled(EngineError):
+    """Its start was cancelled; nothing is broken."""
 
 
 class EngineUnreachable(EngineError):

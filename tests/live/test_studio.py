@@ -143,6 +143,7 @@ def go(page: Page, name: str) -> None:
 def write(page: Page, text: str) -> None:
     """Write at the end of the first rule of the system block."""
     page.wait_for_selector(".rendered")
+    page.get_by_role("tab", name="Template (Jinja)").click()
     page.locator(".cm-line", has_text="You choose tags").click()
     page.keyboard.press("End")
     page.keyboard.insert_text(text)
@@ -168,7 +169,8 @@ def test_the_tutorial_from_a_first_look_to_a_promoted_prompt(studio: Studio, pag
     page.wait_for_selector(".matrix .chip", timeout=ANSWERS)
     page.wait_for_function("() => document.querySelectorAll('.matrix .chip').length > 20",
                            timeout=ANSWERS)  # fmt: skip
-    page.get_by_role("button", name="Cancel").wait_for(state="hidden", timeout=ANSWERS)
+    page.get_by_role("button", name=named("Cancel")).wait_for(state="hidden", timeout=ANSWERS)
+    button(page, named("More filters")).click()
     rows = page.locator(".matrix tbody tr[class]").count()
     page.get_by_role("checkbox", name=named("Only wrong")).click()
     until(lambda: page.locator(".matrix tbody tr[class]").count() <= rows)
@@ -178,7 +180,8 @@ def test_the_tutorial_from_a_first_look_to_a_promoted_prompt(studio: Studio, pag
     go(page, named("Edit"))
     choose(page, "Version", "tag.v1")
     write(page, " Think of shoppers.")
-    page.wait_for_selector("text=The draft is kept")
+    done.add("Template (Jinja)")
+    page.wait_for_selector("text=changed and kept")
     button(page, "Ask the model").click()
     page.wait_for_selector("th:has-text('tag.draft')", timeout=ANSWERS)
     page.get_by_role("button", name="Cancel").wait_for(state="hidden", timeout=ANSWERS)
@@ -197,10 +200,11 @@ def test_the_tutorial_from_a_first_look_to_a_promoted_prompt(studio: Studio, pag
     button(page, named("Compare")).click()
     page.wait_for_selector(".verdict", timeout=ANSWERS)
     page.get_by_role("button", name="Cancel").wait_for(state="hidden", timeout=ANSWERS)
-    assert "points" in page.locator(".verdict").inner_text()
-    page.get_by_role("button", name=f"tag.v3: {named('Make it live')}").click()
+    said = page.locator(".verdict").inner_text()
+    assert "points" in said or "same tags on all 10 products" in said
+    button(page, "Make tag.v3 live").click()
     page.get_by_label("Why?").fill("not worse")
-    page.get_by_role("dialog").get_by_role("button", name="Make it live").click()
+    page.get_by_role("dialog").get_by_role("button", name=named("Make it live")).click()
     page.wait_for_selector("text=tag.v3 is live")
     assert 'tag = "tag.v3"' in (studio.folder / "llmtagger.toml").read_text("utf-8")
     why = json.loads((studio.folder / "prompts" / "promotions.jsonl").read_text("utf-8"))
@@ -227,9 +231,10 @@ def test_the_tutorial_from_a_first_look_to_a_promoted_prompt(studio: Studio, pag
     page.wait_for_selector("text=Undo")
     sheet.get_by_label(named("Add a missing tag")).fill("waterp")
     page.get_by_role("option", name="waterproof").first.click()
-    sheet.get_by_role("button", name="Right", exact=True).last.click()
-    button(page, named("These are all its tags")).click()
-    button(page, "Close").click()
+    button(page, named("Add tag")).click()
+    button(page, named("Done, list is complete")).click()
+    page.wait_for_selector("text=the list of tags is complete")
+    page.keyboard.press("Escape")
 
     go(page, named("Gold"))
     page.wait_for_selector("td:has-text('reviewed')")
@@ -243,7 +248,8 @@ def test_the_tutorial_from_a_first_look_to_a_promoted_prompt(studio: Studio, pag
     chooser.value.set_files(exported)
     page.wait_for_selector("text=imported")
     before = (studio.index / "CURRENT").read_text("utf-8")
-    button(page, named("Approve")).click()
+    button(page, named("Approve all reviewed")).click()
+    button(page, "Approve").click()
     page.wait_for_selector("td:has-text('approved')", timeout=60_000)
     assert (studio.index / "CURRENT").read_text("utf-8") != before
 
@@ -254,7 +260,7 @@ def test_the_tutorial_from_a_first_look_to_a_promoted_prompt(studio: Studio, pag
 def test_a_restart_finds_everything_as_it_was(studio: Studio, page: Page) -> None:
     page.goto(studio.at("/edit?version=tag.v1"))
     write(page, " A draft.")
-    page.wait_for_selector("text=The draft is kept")
+    page.wait_for_selector("text=changed and kept")
     page.goto(studio.at())
     button(page, "Ask the model").click()
     page.wait_for_selector(".matrix .chip", timeout=ANSWERS)
@@ -282,7 +288,7 @@ def test_two_tabs_and_a_shell_lose_nothing_of_each_other(
         for number, tab in enumerate(tabs):
             tab.goto(studio.at("/edit?version=tag.v1"))
             write(tab, f" Of tab {number}.")
-            tab.wait_for_selector("text=The draft is kept")
+            tab.wait_for_selector("text=changed and kept")
         studio.shell("prompt", "new", "tag.v1", "--count", "1", "--note", "from a shell")
         for number, tab in enumerate(tabs):
             button(tab, "Save as a version").click()
@@ -297,12 +303,13 @@ def test_two_tabs_and_a_shell_lose_nothing_of_each_other(
 
         for tab in tabs:  # both see the product before either says something of it
             tab.goto(studio.at())
+            button(tab, "Show the products without answers").click()
             tab.locator(".matrix .cell").first.click()
             tab.wait_for_selector("[role=dialog]")
         for tab, tag in zip(tabs, ("waterproof", "vegan"), strict=True):
             tab.get_by_role("dialog").get_by_label("Add a missing tag").fill(tag)
             tab.get_by_role("option", name=tag).first.click()
-            tab.get_by_role("dialog").get_by_role("button", name="Right", exact=True).last.click()
+            button(tab, "Add tag").click()
             tab.wait_for_selector("text=Undo")
         studio.shell("gold", "status", "-i", "shop")
         with GoldBook(tmp_path / "shop" / FILE) as book:
@@ -334,6 +341,7 @@ def test_a_broken_template_is_named_and_not_asked_with(studio: Studio, page: Pag
 
 def test_hostile_text_is_shown_and_does_nothing(studio: Studio, page: Page) -> None:
     page.goto(studio.at())
+    button(page, "Show the products without answers").click()
     choose(page, "Products", "50")
     page.get_by_label("Search").fill("<b>evil")
     page.wait_for_selector("text=onerror")
@@ -344,9 +352,10 @@ def test_hostile_text_is_shown_and_does_nothing(studio: Studio, page: Page) -> N
     page.wait_for_selector(".rendered:has-text('onerror')")
     with page.expect_download() as download:
         page.goto(studio.at())
+        button(page, "Show the products without answers").click()
         page.get_by_label("Search").fill("<b>evil")
         page.wait_for_selector("text=onerror")
-        button(page, "Report").click()
+        button(page, "Download report").click()
     report = studio.folder / "matrix.html"
     download.value.save_as(report)
     assert page.evaluate("window.hacked") is None

@@ -38,8 +38,8 @@ def current_snapshot(directory: Path) -> Path:
         name = (directory / _CURRENT).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise IndexMissing(
-            f"{directory} is no index folder",
-            hint="build one: llmtagger index build CATALOGUE -o DIR",
+            f"`{directory}` is not an index folder.",
+            hint="Build one with `llmtagger index build`.",
         ) from error
     if not _NAME.fullmatch(name):
         raise IndexDamaged(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import signal
+from types import FrameType
 from typing import Annotated
 
 import typer
 
-from llmtagger.cli.console import marked, stderr
+from llmtagger.cli.console import complain, marked, stderr
 from llmtagger.cli.options import ConfigFile, Endpoints, IndexFolder, ModelName
 
 
@@ -40,6 +42,8 @@ def studio(
     def ready(address: str) -> None:
         stderr().print(marked("The studio is at [bold]{}[/]; Ctrl-C ends it.", address))
 
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stopped)
     with Workspace(
         index,
         config=config,
@@ -48,3 +52,9 @@ def studio(
         cache=cache_dir() / "evaluation",
     ) as workspace:
         serve(workspace, host=host, port=port, browser=browser, ready=ready)
+
+
+def _stopped(number: int, frame: FrameType | None) -> None:
+    """Leave in order: the server raises the signal again when its last page is closed."""
+    complain("\nStudio stopped.\n")
+    raise SystemExit(128 + number)

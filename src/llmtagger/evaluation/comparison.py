@@ -76,6 +76,7 @@ def paired(pairs: Sequence[tuple[Record, Record]], *, seed: int = 0) -> Record:
     return {
         "products": len(pairs),
         "groups": len(set(groups)),
+        "changed": sum(one != other for one, other in zip(*kept, strict=True)),
         **{name: _figure(boot, each, figure) for name, figure in _FIGURES.items()},
         "per_tag": _per_tag(groups, seed, kept, gold),
         "won": _changed(pairs, each, gains=True),

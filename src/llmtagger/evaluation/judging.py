@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from llmtagger.datatypes import Product, ScoredTag, TaggedProduct
 from llmtagger.normalise import normalise
 from llmtagger.vocabulary import Vocabulary, split_key
+from llmtagger.wording import neutralise
 
 Scored = list[dict[str, float]]  # for each product its items
 
@@ -31,6 +32,7 @@ class Judge:
         self._apart = {normalise(key) for key in apart}
         self._alternatives = alternatives
         self._names: dict[str, str] = {}
+        self._written: dict[str, str] = {}
 
     def name(self, tag: str) -> str:
         """The item's name: that of the vocabulary's tag, else the text as `normalise` sees it."""
@@ -38,6 +40,14 @@ class Judge:
             known = self._vocabulary.resolve(tag)
             self._names[tag] = normalise(known.name if known else tag)
         return self._names[tag]
+
+    def written(self, tag: str) -> str:
+        """The item's name as people write it, one spelling for all that have the same `name`.
+
+        That of the vocabulary's tag, else the spelling that was met first.
+        """
+        known = self._vocabulary.resolve(tag)
+        return known.name if known else self._written.setdefault(self.name(tag), neutralise(tag))
 
     def gold(self, product: Product) -> frozenset[str]:
         """The items that are right for a labelled product."""

@@ -36,7 +36,7 @@ class Shown:
     """One tag of a cell: what is kept of it, and whether gold has it.
 
     `kept` says that the system keeps it, `chosen` that the model said it; a missed tag may be
-    neither. `why` is the evidence in one line.
+    neither. `why` is the evidence in one line. `name` is what tags are compared by.
     """
 
     name: str
@@ -49,7 +49,10 @@ class Shown:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """What one version of a prompt makes of one product."""
+    """What one version of a prompt makes of one product.
+
+    `index` is the fingerprint of the index that it rests on: neighbours, candidates, evidence.
+    """
 
     product: Product
     version: str
@@ -60,6 +63,7 @@ class Cell:
     completion_tokens: int = 0
     seconds: float = 0.0
     judged: bool = False
+    index: str = ""
 
     @property
     def failed(self) -> bool:
@@ -119,7 +123,8 @@ class Bench:
         cut = Cut(threshold, min(scoring.review, threshold))
         judge = Judge(self.index.vocabulary)
         for tagged in tagger.tag(products):
-            yield cell_of(tagged, template.name, cut, judge, tagged.product.tags)
+            cell = cell_of(tagged, template.name, cut, judge, tagged.product.tags)
+            yield replace(cell, index=self.index.fingerprint)
 
     @property
     def experts(self) -> Experts:
@@ -167,7 +172,7 @@ def cell_of(
     threshold, found = cut.of(tagged), dict[str, Shown]()
     for item in tagged.scored.items:
         kept = item.score >= threshold and not item.evidence.new
-        name = judge.name(item.tag.name)
+        name = judge.written(item.tag.name)
         if (kept or item.evidence.chosen) and name not in found:
             why = explain(item.evidence)
             found[name] = Shown(name, "unjudged", kept, item.evidence.chosen, item.score, why)
@@ -187,7 +192,7 @@ def cell_of(
 
 def judged(cell: Cell, judge: Judge, gold: Sequence[str] | None) -> Cell:
     """The same cell beside other gold, as it is after somebody has marked a tag."""
-    right = {judge.name(tag) for tag in gold or ()}
+    right = {judge.written(tag) for tag in gold or ()}
 
     def outcome(tag: Shown) -> Outcome:
         if gold is None:
@@ -196,11 +201,12 @@ def judged(cell: Cell, judge: Judge, gold: Sequence[str] | None) -> Cell:
             return "right" if tag.kept else "missed"
         return "wrong"
 
-    said = [replace(tag, outcome=outcome(tag)) for tag in cell.tags if tag.kept or tag.chosen]
+    held = [replace(tag, name=judge.written(tag.name)) for tag in cell.tags]
+    said = [replace(tag, outcome=outcome(tag)) for tag in held if tag.kept or tag.chosen]
     names = {tag.name for tag in said}
     missed = [
         Shown(name, "missed")
-        for name in dict.fromkeys(map(judge.name, gold or ()))
+        for name in dict.fromkeys(map(judge.written, gold or ()))
         if name not in names
     ]
     return replace(cell, tags=(*said, *missed), judged=gold is not None)
@@ -211,6 +217,7 @@ def cell_record(cell: Cell) -> Record:
     return {
         "product": cell.product.id,
         "version": cell.version,
+        "index": cell.index,
         "tags": [
             {
                 "tag": tag.name,
@@ -246,6 +253,7 @@ def cell_of_record(record: Record, product: Product) -> Cell:
         prompt_tokens=record["prompt_tokens"],
         completion_tokens=record["completion_tokens"],
         seconds=record["seconds"],
+        index=record["index"],
     )
 
 
@@ -253,17 +261,20 @@ def compare(a: Sequence[Cell], b: Sequence[Cell], *, seed: int = 0) -> Record:
     """Whether version `b` is better than `a` on the judged products that both were tried on.
 
     `system` compares what is kept, `model` what the model alone said; products that look alike are
-    drawn together. `cost` holds tokens and seconds of an answer, on average. `ConfigError` where no
-    such product is judged.
+    drawn together. `cost` holds tokens and seconds of an answer, on average. `answers` counts the
+    answers of both, and those in which the model chose no tag. Only answers that rest on the same
+    index are compared. `ConfigError` where there are none.
     """
-    other = {cell.product.id: cell for cell in b if cell.judged}
+    other = {(cell.product.id, cell.index): cell for cell in b if cell.judged}
     pairs = [
-        (cell, other[cell.product.id]) for cell in a if cell.judged and cell.product.id in other
+        (cell, other[cell.product.id, cell.index])
+        for cell in a
+        if cell.judged and (cell.product.id, cell.index) in other
     ]
     if not pairs:
         raise ConfigError(
-            "no product that both versions were tried on has gold",
-            hint="mark what is right in the studio, or give labelled products",
+            "no labelled product was tried with both versions",
+            hint="try both on products whose tags are known, or mark tags in the studio",
         )
     groups = splitting.groups([one.product for one, _ in pairs], None)
 
@@ -278,6 +289,8 @@ def compare(a: Sequence[Cell], b: Sequence[Cell], *, seed: int = 0) -> Record:
         "b": pairs[0][1].version,
         "system": comparison.paired(records("kept"), seed=seed),
         "model": comparison.paired(records("said"), seed=seed),
+        "answers": 2 * len(pairs),
+        "silent": sum(not cell.said for pair in pairs for cell in pair),
         "cost": {
             "a": _cost([one for one, _ in pairs]),
             "b": _cost([two for _, two in pairs]),

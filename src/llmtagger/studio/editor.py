@@ -8,9 +8,12 @@ from llmtagger.datatypes import Strategy
 from llmtagger.errors import LlmtaggerError
 from llmtagger.evaluation.trials import Cell
 from llmtagger.person import login
-from llmtagger.studio.asking import Asking
+from llmtagger.studio.asking import Asking, Column
 from llmtagger.studio.chip import draw_chip, shown_tag
+from llmtagger.studio.fields import Fields
+from llmtagger.studio.form import Form, read_form
 from llmtagger.studio.frame import Frame, text
+from llmtagger.studio.silence import draw_silence
 from llmtagger.studio.workspace import Rendered
 from llmtagger.templates import Examples, TemplateFile, find_template
 
@@ -33,6 +36,7 @@ class Editor:
         start = version if version in names else self._workspace.live
         self._cells: dict[str, dict[str, Cell]] = {}
         self._drawing = 0
+        self._from_fields = False
         say = frame.say
         with ui.element("div").classes("tools"):
             self._version = ui.select(names, value=start, label=say("Version"))
@@ -48,21 +52,32 @@ class Editor:
         with ui.element("div").classes("split"):
             with ui.element("section").classes("pane editor"):
                 self._state = ui.label().classes("facts").props("role=status").mark("draft-state")
-                self._code = ui.codemirror(
-                    language="Jinja2", line_wrapping=True,
-                    theme="oneDark" if frame.dark else "basicLight", on_change=self._changed,
-                ).classes("w-full").mark("code")  # fmt: skip
-                with ui.row().classes("w-full items-center"):
+                with ui.tabs().props("dense no-caps align=left") as self._tabs:
+                    rules = ui.tab("rules", say("Rules")).mark("tab-rules")
+                    ui.tab("jinja", say("Template (Jinja)")).mark("tab-jinja")
+                with ui.tab_panels(self._tabs, value=rules, animated=False).classes("panels"):
+                    with ui.tab_panel("rules"):
+                        self._fields = Fields(frame, self._edited)
+                    with ui.tab_panel("jinja"):
+                        self._why_jinja = ui.label().classes("facts").mark("why-jinja")
+                        self._code = ui.codemirror(
+                            language="Jinja2", line_wrapping=True,
+                            theme="oneDark" if frame.dark else "basicLight",
+                            on_change=self._changed,
+                        ).classes("w-full").mark("code")  # fmt: skip
+                with ui.element("div").classes("examples"):
                     self._strategy = ui.select(
                         {each: say(name) for each, name in _STRATEGIES.items()},
                         label=say("How examples are chosen"), on_change=self._changed,
                     ).props("dense outlined").classes("grow").mark("strategy")  # fmt: skip
                     self._count = ui.number(
-                        say("How many"), min=0, max=50, precision=0,
+                        say("Examples"), min=0, max=50, precision=0,
                         placeholder=say("as the settings say"), on_change=self._changed,
-                    ).props("dense outlined clearable").mark("count")  # fmt: skip
+                    ).props("dense outlined clearable").classes("count").mark("count")  # fmt: skip
                     self._pinned = (
-                        ui.input_chips(say("Always shown (ids)"), on_change=self._changed)
+                        ui.input_chips(
+                            say("Always include these products"), on_change=self._changed
+                        )
                         .props("dense outlined")
                         .classes("grow")
                         .mark("pinned")
@@ -71,12 +86,12 @@ class Editor:
                     ui.button(say("Save as a version"), on_click=self._save_sheet).props(
                         "unelevated no-caps"
                     ).mark("save")
-                    ui.button(say("Throw the draft away"), on_click=self._drop).props(
-                        "flat no-caps"
-                    ).mark("drop")
+                    self._discard = ui.button(say("Discard draft"), on_click=self._ask_to_drop)
+                    self._discard.props("flat no-caps").mark("drop")
             with ui.element("section").classes("pane"):
-                text("h2", say("Rendered"))
+                text("h2", say("What the model reads for this product"))
                 self._fault = ui.label().classes("fault").props("role=alert").mark("fault")
+                self._fault.set_visibility(False)
                 self._facts = ui.label().classes("facts").mark("facts")
                 self._shown = ui.column().classes("w-full gap-0 prompt").mark("rendered")
         with ui.element("section").classes("pane").style("margin-top: 20px"):
@@ -88,6 +103,7 @@ class Editor:
                 sizes = self._size.options
                 self._size.set_value(sizes[min(1, len(sizes) - 1)])
                 self._asking = Asking(frame, say("Ask the model"), self._ask)
+                self._size.on_value_change(self._expect)
             self._answers = ui.element("div").classes("scroll").mark("answers")
         self._load()
 
@@ -128,8 +144,34 @@ class Editor:
         self._pinned.set_value(list(examples.pinned))
         self._code.set_value(shown.body)
         self._drawing -= 1
+        self._show_form(shown.body, open_tab=True)
         self._tell()
         ui.timer(0, self._render, once=True)
+
+    def _show_form(self, source: str, *, open_tab: bool) -> None:
+        """The fields of a source; where it has none, the Jinja tab says why."""
+        form = read_form(source)
+        say, mapped = self._frame.say, isinstance(form, Form)
+        if isinstance(form, Form):
+            self._fields.show(form)
+            self._why_jinja.text = ""
+        else:
+            self._fields.clear()
+            self._why_jinja.text = say(
+                "This template cannot be shown as plain fields: line {line} has {what}",
+                line=form.line,
+                what=form.what,
+            )
+        self._why_jinja.set_visibility(not mapped)
+        if not mapped:
+            self._tabs.set_value("jinja")
+        elif open_tab:
+            self._tabs.set_value("rules")
+
+    async def _edited(self, source: str) -> None:
+        """A field has changed the source."""
+        self._from_fields = True
+        self._code.set_value(source)
 
     def _go(self, step: int) -> None:
         self._at = (self._at + step) % max(len(self._products), 1)
@@ -138,6 +180,9 @@ class Editor:
     async def _changed(self) -> None:
         if self._drawing:
             return
+        if not self._from_fields:
+            self._show_form(self._code.value or "", open_tab=False)
+        self._from_fields = False
         shelf = self._workspace.shelf
         try:
             if self._differs:
@@ -153,10 +198,21 @@ class Editor:
     def _tell(self) -> None:
         say = self._frame.say
         self._state.text = (
-            f"{say('Draft')}: {say('changed')}. {say('The draft is kept.')}"
+            say("Draft of {version}, changed and kept", version=self._parent.name)
             if self._differs
-            else f"{self._parent.name}: {say('unchanged')}"
+            else say("{version}, unchanged", version=self._parent.name)
         )
+        self._discard.set_enabled(self._differs)
+        self._expect()
+
+    def _expect(self) -> None:
+        self._asking.expect(self._columns())
+
+    def _columns(self) -> list[Column]:
+        products = self._products[: self._size.value]
+        both = [self._parent, self._draft] if self._differs else [self._parent]
+        known = {each.name: self._workspace.known(each, products) for each in both}
+        return [Column(each, products, known[each.name]) for each in both]
 
     async def _render(self) -> None:
         """Render in a thread; what was typed since makes the result of no use."""
@@ -168,6 +224,8 @@ class Editor:
         later = (*self._products[self._at + 1 :], *self._products[: self._at])
         other = next((each for each in later if each.lang == product.lang), product)
         self._title.text = f"{self._at + 1} / {len(self._products)} · {product.title}"
+        if not self._facts.text:  # the first time, the model's tokenizer may have to be made ready
+            self._facts.text = self._frame.say("Filling in the prompt …")
         try:
             template = self._draft
             found = await run.io_bound(self._workspace.render, template, product, other)
@@ -179,7 +237,7 @@ class Editor:
             self._show(found)
 
     def _say_fault(self, error: LlmtaggerError) -> None:
-        self._fault.text = f"{error.message}\n→ {error.hint}"
+        self._fault.text = self._frame.explain(error)
         self._fault.set_visibility(True)
         self._asking.enable(False)
 
@@ -189,11 +247,11 @@ class Editor:
         self._asking.enable(True)
         share = rendered.shared / max(rendered.tokens, 1)
         facts = [
-            f"{rendered.tokens:,} {say('tokens')}",
-            f"{share:.0%} {say('shared with other products')}",
+            say("{count} tokens", count=f"{rendered.tokens:,}"),
+            say("{share} shared with other products", share=f"{share:.0%}"),
         ]
         if rendered.truncated:
-            facts.append(f"{say('cut short')}: {', '.join(rendered.truncated)}")
+            facts.append(say("cut short: {fields}", fields=", ".join(rendered.truncated)))
         self._facts.text = " · ".join(facts)
         self._shown.clear()
         with self._shown:
@@ -203,18 +261,19 @@ class Editor:
 
     async def _ask(self) -> None:
         """Ask with the draft, and with the version it came from, about some products."""
-        products = self._products[: self._size.value]
-        both = [self._parent, self._draft] if self._differs else [self._parent]
-        self._cells = {each.name: self._workspace.known(each, products) for each in both}
+        columns = self._columns()
+        self._cells = {each.template.name: each.cells for each in columns}
         self._draw_answers()
-        for template in both:
-            cells = self._cells[template.name]
-            await self._asking.fill(template, products, cells, self._draw_answers)
+        await self._asking.fill(columns, self._draw_answers)
 
     def _draw_answers(self) -> None:
         self._answers.clear()
         products = self._products[: self._size.value]
         names = list(self._cells)
+        if not any(self._cells.values()):
+            return
+        with self._answers:
+            draw_silence(self._frame, [c for cells in self._cells.values() for c in cells.values()])
         with self._answers, ui.element("table").classes("figures w-full"):
             with ui.element("tr"):
                 for name in (self._frame.say("Product"), *names):
@@ -230,18 +289,31 @@ class Editor:
 
     def _draw_cell(self, cell: Cell | None) -> None:
         if cell is None:
-            ui.label("…").classes("empty")
+            ui.label(self._frame.say("not asked yet")).classes("empty")
             return
         if cell.problem:
-            ui.label(f"{cell.problem.code}: {cell.problem.message[:200]}").classes("problem")
+            ui.label(self._frame.problem(cell.problem)).classes("problem")
         for tag in cell.tags:
-            look = shown_tag(tag, self._workspace, cell.product.lang)
+            look = shown_tag(tag, self._workspace, cell.product.lang, self._frame.why)
             draw_chip(look).tooltip(f"{look['score']} {look['why']}".strip() or "–")
         if not cell.tags and not cell.problem:
-            ui.label(self._frame.say("nothing")).classes("empty")
+            ui.label(self._frame.say("no tag")).classes("empty")
         ui.label(
-            f"{cell.seconds:.2f} s · {cell.prompt_tokens:,} {self._frame.say('tokens')}"
+            self._frame.say(
+                "{seconds} s · {tokens} tokens",
+                seconds=f"{cell.seconds:.2f}",
+                tokens=f"{cell.prompt_tokens:,}",
+            )
         ).classes("cost")
+
+    def _ask_to_drop(self) -> None:
+        say = self._frame.say
+        self._frame.confirm(
+            say("Discard the draft?"),
+            say("What was changed since {version} is lost.", version=self._parent.name),
+            say("Discard draft"),
+            self._drop,
+        )
 
     def _drop(self) -> None:
         self._workspace.shelf.drop_draft(self._parent.name, self._tab)

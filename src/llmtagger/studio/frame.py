@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
@@ -10,11 +10,14 @@ from importlib import resources
 from nicegui import ui
 from nicegui.elements.mixins.text_element import TextElement
 
+from llmtagger.datatypes import Problem
 from llmtagger.errors import LlmtaggerError
+from llmtagger.studio.messages import explained
 from llmtagger.studio.words import LANGUAGES, translated
 from llmtagger.studio.workspace import Workspace
 
 PAGES = {"/": "Matrix", "/edit": "Edit", "/verdict": "Verdict", "/gold": "Gold"}
+Action = Callable[[], Awaitable[None] | None]
 _LOOK = "look"  # the shelf's name for language and colours
 
 
@@ -26,25 +29,66 @@ class Frame:
     lang: str
     dark: bool
 
-    def say(self, text: str) -> str:
-        """A word in the page's language."""
-        return translated(text, self.lang)
+    def say(self, text: str, **values: object) -> str:
+        """A text in the page's language; `{name}` in it becomes that value."""
+        said = translated(text, self.lang)
+        return said.format(**values) if values else said
+
+    def explain(self, error: LlmtaggerError) -> str:
+        """What went wrong and what to do, in the page's language."""
+        said = [explained(each, self.lang) for each in (error.message, error.hint)]
+        return " → ".join(said)
+
+    @property
+    def between(self) -> str:
+        """What stands between two sentences."""
+        return "" if self.lang == "zh" else " "
+
+    def why(self, evidence: str) -> str:
+        """The evidence of a tag, in the page's language."""
+        return " · ".join(explained(part, self.lang) for part in evidence.split(" · "))
+
+    def problem(self, problem: Problem) -> str:
+        """Why a product has no trustworthy answer, or what to know of it."""
+        return explained(problem.message[:200], self.lang)
 
     def complain(self, error: LlmtaggerError) -> None:
         """Show what went wrong and what to do."""
-        _complain(error)
+        ui.notify(
+            self.explain(error), type="negative", timeout=0, close_button="✕", multi_line=True,
+            classes="complaint",
+        )  # fmt: skip
 
     def done(self, text: str) -> None:
         """Say that something was done."""
         ui.notify(text, type="positive", position="bottom")
 
+    def confirm(self, question: str, detail: str, yes: str, action: Action) -> None:
+        """Do something that cannot be undone, once a person has confirmed it."""
+        with ui.dialog() as sheet, ui.card().classes("sheet"):
+            text("h1", question)
+            ui.label(detail).classes("facts")
+
+            async def act() -> None:
+                sheet.close()
+                if (waiting := action()) is not None:
+                    await waiting
+
+            with ui.row().classes("w-full justify-end"):
+                ui.button(self.say("Cancel"), on_click=sheet.close).props("flat no-caps autofocus")
+                ui.button(yes, on_click=act).props("unelevated no-caps").mark("confirm")
+        sheet.on("hide", sheet.delete)
+        sheet.open()
+
 
 @contextmanager
 def framed(workspace: Workspace, here: str) -> Iterator[Frame]:
     """Draw the frame; what is made inside is the page."""
-    ui.on_exception(_complain)
     look = workspace.shelf.view(_LOOK)
     frame = Frame(workspace, look.get("lang", "en"), bool(look.get("dark", False)))
+    ui.on_exception(
+        lambda error: frame.complain(error) if isinstance(error, LlmtaggerError) else None
+    )
     ui.dark_mode(frame.dark)
     ui.colors(
         primary="#3f8fdd" if frame.dark else "#0b62b5",
@@ -69,15 +113,6 @@ def framed(workspace: Workspace, here: str) -> Iterator[Frame]:
                 dark=not frame.dark)  # fmt: skip
     with ui.element("main").classes("page"):
         yield frame
-
-
-def _complain(error: Exception) -> None:
-    """Show an error of ours; any other is for the terminal."""
-    if isinstance(error, LlmtaggerError):
-        ui.notify(
-            f"{error.message} → {error.hint}", type="negative", timeout=0, close_button="✕",
-            multi_line=True, classes="complaint",
-        )  # fmt: skip
 
 
 def _switch(frame: Frame, marker: str, text: str, **change: object) -> None:

@@ -11,8 +11,8 @@ from llmtagger.errors import LlmtaggerError
 from llmtagger.goldsheets import export_gold, import_gold
 from llmtagger.marks import State
 from llmtagger.person import login
-from llmtagger.studio.cell import open_cell
-from llmtagger.studio.frame import Frame
+from llmtagger.studio.cell import Review
+from llmtagger.studio.frame import Frame, text
 
 _FORMATS = {".xlsx": "XLSX", ".csv": "CSV", ".json": "Label Studio"}
 _LONGEST = 50 << 20  # bytes of a file that is sent to the studio
@@ -25,9 +25,11 @@ class GoldView:
         self._frame, self._workspace = frame, frame.workspace
         say = frame.say
         ui.label(
-            f"{say('Click a cell of the matrix to mark its tags.')} "
-            f"{say('Approved products become labelled products of the index.')}"
-        ).classes("note").style("margin-bottom: 12px")
+            say(
+                "Here are the products whose tags people have checked. Approving them makes their "
+                "tags labels of the index, which `tag` and the prompts learn from."
+            )
+        ).classes("note lead")
         with ui.element("div").classes("tools"):
             for suffix, name in _FORMATS.items():
                 ui.button(
@@ -42,10 +44,10 @@ class GoldView:
             ui.button(say("Import"), on_click=lambda: self._upload.run_method("pickFiles")).props(
                 "flat no-caps"
             ).mark("import")
-            self._approve = ui.button(say("Approve"), on_click=self._approve_chosen)
+            self._approve = ui.button(on_click=self._confirm)
             self._approve.props("unelevated no-caps").mark("approve")
         self._table = ui.table(
-            rows=[], row_key="id", selection="multiple",
+            rows=[], row_key="id", selection="multiple", on_select=self._name_button,
             columns=[
                 {"name": name, "label": say(label), "field": name, "align": "left"}
                 for name, label in (
@@ -56,7 +58,11 @@ class GoldView:
             pagination=50,
         ).classes("w-full")  # fmt: skip
         self._table.props("flat wrap-cells :grid=Quasar.Screen.lt.sm").mark("entries")
-        self._table.add_slot("no-data", f"<span>{say('Nothing is marked yet.')}</span>")
+        with self._table.add_slot("no-data"):
+            text(
+                "span",
+                say("Nothing is checked yet. Click a product of the matrix to check its tags."),
+            )
         self._table.on("rowClick", self._open)
         self._draw()
 
@@ -76,11 +82,19 @@ class GoldView:
         self._table.rows = rows
         self._table.selected = []
         self._table.update()
+        self._name_button()
+
+    def _name_button(self) -> None:
+        say, chosen = self._frame.say, len(self._table.selected)
+        self._approve.text = (
+            say("Approve {count} selected", count=chosen) if chosen else say("Approve all reviewed")
+        )
 
     def _open(self, event: events.GenericEventArguments) -> None:
-        entry = self._workspace.book.entry(event.args[1]["id"])
-        if entry is not None:
-            open_cell(self._frame, entry.product, "–", None, self._draw)
+        queue = [entry.product for entry in self._workspace.book.entries()]
+        at = next((n for n, each in enumerate(queue) if each.id == event.args[1]["id"]), None)
+        if at is not None:
+            Review(self._frame, queue, at, "–", lambda id: None, lambda id: self._draw())
 
     def _export(self, suffix: str) -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -108,28 +122,39 @@ class GoldView:
         if done is None:  # the studio is being ended
             return
         say = self._frame.say
-        text = f"{done.products} {say('products')} {say('imported')}"
+        said = say("{count} products imported", count=done.products)
         if done.rejected:
-            text += f"; {len(done.rejected)} {say('rows are no products')}"
-        self._frame.done(text)
+            said += "; " + say("{count} rows could not be read", count=len(done.rejected))
+        self._frame.done(said)
         self._draw()
 
-    async def _approve_chosen(self) -> None:
-        chosen = [row["id"] for row in self._table.selected] or [
-            entry.product.id
-            for entry in self._workspace.book.entries()
-            if entry.state is State.REVIEWED
-        ]
+    async def _confirm(self) -> None:
+        """Approve what is selected; all that is reviewed only after a question."""
+        say = self._frame.say
+        if chosen := [row["id"] for row in self._table.selected]:
+            await self._approve_them(chosen)
+            return
+        entries = self._workspace.book.entries()
+        reviewed = [each.product.id for each in entries if each.state is State.REVIEWED]
+        if not reviewed:
+            self._frame.done(say("No product is reviewed. Say of one that its list is complete."))
+            return
+        self._frame.confirm(
+            say("Approve all {count} reviewed products?", count=len(reviewed)),
+            say("Their tags become labels of the index. This cannot be undone here."),
+            say("Approve"),
+            lambda: self._approve_them(reviewed),
+        )
+
+    async def _approve_them(self, chosen: list[str]) -> None:
+        say = self._frame.say
         self._approve.set_enabled(False)
         try:
             left = await run.io_bound(self._workspace.approve, chosen, login())
         except LlmtaggerError as error:
             self._frame.complain(error)
         else:
-            say = self._frame.say
-            self._frame.done(
-                f"{len(chosen) - len(left or [])} {say('products')}: {say('approved')}"
-            )
+            self._frame.done(say("{count} products approved", count=len(chosen) - len(left or [])))
         finally:
             self._approve.set_enabled(True)
         self._draw()

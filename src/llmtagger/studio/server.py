@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import secrets
 import socket
 from collections.abc import Callable
 
 from nicegui import Client, app, background_tasks, ui
+from nicegui.server import Server
 
 from llmtagger.errors import ConfigError, LlmtaggerError
 from llmtagger.studio.editor import Editor
@@ -19,7 +21,6 @@ from llmtagger.studio.matrix import Matrix
 from llmtagger.studio.verdict import VerdictView
 from llmtagger.studio.workspace import Workspace
 
-LOOPBACK = "127.0.0.1"
 _RECONNECT = 30.0  # seconds in which a tab that lost its connection finds its page again
 
 
@@ -31,14 +32,14 @@ def serve(
     Beyond loopback the address has a token, without which nothing is shown.
     """
     token = None if is_loopback(host) else secrets.token_urlsafe(24)
-    port = port or _free_port(host)
+    port = _usable_port(host, port)
     hosts = frozenset({host, socket.gethostname(), socket.getfqdn()} if token else {host})
     _routes(workspace)
     app.add_middleware(Guard, hosts=hosts, token=token)
     address = f"http://{host}:{port}/" + (f"?token={token}" if token else "")
 
     async def announce() -> None:
-        while not _listens(host, port):
+        while not Server.instance.started:  # a port that answers may be another program's
             await asyncio.sleep(0.05)
         ready(address)
 
@@ -97,20 +98,21 @@ def _routes(workspace: Workspace) -> None:
             GoldView(frame)
 
 
-def _listens(host: str, port: int) -> bool:
+def _usable_port(host: str, port: int) -> int:
+    """The port itself, or a free one for 0; `ConfigError` where it cannot be listened on."""
     try:
-        with socket.create_connection((LOOPBACK if host == "0.0.0.0" else host, port), timeout=1):
-            return True
-    except OSError:
-        return False
-
-
-def _free_port(host: str) -> int:
-    try:
-        with socket.socket() as probe:
-            probe.bind((host, 0))
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
             return int(probe.getsockname()[1])
     except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise ConfigError(
+                f"port {port} is in use: another studio or program listens on it",
+                hint="end that one, or choose another port with --port (0: any that is free)",
+            ) from error
         raise ConfigError(
-            f"cannot listen on {host}: {error.strerror}", hint="check --host"
+            f"cannot listen on {host}, port {port}: {error.strerror}",
+            hint="check --host and --port",
         ) from error

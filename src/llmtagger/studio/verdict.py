@@ -8,13 +8,17 @@ from nicegui import run, ui
 
 from llmtagger.errors import LlmtaggerError
 from llmtagger.person import login
-from llmtagger.studio.asking import Asking
+from llmtagger.studio.asking import Asking, Column
 from llmtagger.studio.frame import Frame, text
+from llmtagger.studio.silence import draw_silence
 from llmtagger.templates import find_template
 
 _FIGURES = {"micro_f1": "F1", "micro_precision": "Precision", "micro_recall": "Recall"}
+_SIDES = {"system": "Tags kept", "model": "The model alone"}
 _ASKED = (10, 25, 50, 100, 200, 500)  # products
 _SHOWN = 12
+
+Record = dict[str, Any]
 
 
 class VerdictView:
@@ -42,118 +46,156 @@ class VerdictView:
         self._result = ui.column().classes("w-full gap-0").mark("result")
         self._a.on_value_change(self._chosen)
         self._b.on_value_change(self._chosen)
+        self._size.on_value_change(self._expect)
         ui.timer(0, self._show, once=True)
 
     async def _chosen(self) -> None:
         self._workspace.shelf.keep_view("verdict", {"a": self._a.value, "b": self._b.value})
         await self._show()
 
+    def _columns(self) -> list[Column]:
+        products = self._workspace.products[: self._size.value]
+        templates = [find_template(name) for name in dict.fromkeys((self._a.value, self._b.value))]
+        return [Column(each, products, self._workspace.known(each, products)) for each in templates]
+
+    def _expect(self) -> None:
+        self._asking.expect(self._columns())
+
     async def _ask(self) -> None:
         """Ask with both versions about as many products as are wanted, then show the verdict."""
-        products = self._workspace.products[: self._size.value]
         try:
-            for name in (self._a.value, self._b.value):
-                template = find_template(name)
-                cells = self._workspace.known(template, products)
-                await self._asking.fill(template, products, cells, lambda: None)
+            await self._asking.fill(self._columns(), lambda: None)
         finally:
             await self._show()
 
     async def _show(self) -> None:
+        found: Record | None = None
+        a, b = self._a.value, self._b.value
         try:
-            found = await run.io_bound(
-                self._workspace.compared, find_template(self._a.value), find_template(self._b.value)
-            )
-        except LlmtaggerError as error:
-            found, why = None, f"{error.message} → {error.hint}"
-        else:
-            why = ""
+            self._expect()
+            if a != b:
+                found = await run.io_bound(
+                    self._workspace.compared, find_template(a), find_template(b)
+                )
+        except LlmtaggerError:  # nothing that both were tried on
+            pass
         self._result.clear()
         with self._result:
-            if found is None:
-                ui.label(
-                    self._frame.say("Choose two versions that were tried on the same products.")
-                ).classes("note").mark("no-verdict")
-                ui.label(why).classes("note")
-            else:
+            if found is not None:
                 self._draw(found)
+                return
+            said = "Nothing to compare yet. Press Compare."
+            if a == b:
+                said = "A and B are the same version. Choose two versions."
+            ui.label(self._frame.say(said)).classes("verdict").mark("no-verdict")
 
-    def _draw(self, found: dict[str, Any]) -> None:
-        say = self._frame.say
+    def _draw(self, found: Record) -> None:
         system = found["system"]
+        cells = [cell for column in self._columns() for cell in column.cells.values()]
+        draw_silence(self._frame, cells)
         ui.label(self._sentence(found)).classes("verdict").mark("verdict")
-        with ui.element("div").classes("scroll"), ui.element("table").classes("figures"):
-            _row("th", "", found["a"], found["b"], f"{say('Difference')}, {say('points')}", "")
-            for side, name in (("system", "what is kept"), ("model", "the model alone")):
+        self._draw_promotion(found)
+        self._draw_figures(found)
+        self._draw_tags(system["per_tag"])
+        with ui.element("div").classes("split w-full"):
+            for side, title in (
+                ("won", "Products that improved"),
+                ("lost", "Products that got worse"),
+            ):
+                self._draw_products(self._frame.say(title), system[side])
+
+    def _draw_figures(self, found: Record) -> None:
+        say = self._frame.say
+        with ui.element("table").classes("figures"):
+            _row("th", "", found["a"], found["b"], say("Difference, points"))
+            for side, name in _SIDES.items():
                 for key, label in _FIGURES.items():
                     each = found[side][key]
-                    _row(
-                        "td",
-                        f"{say(name)}: {say(label)}",
-                        f"{each['a']['value']:.3f}",
-                        f"{each['b']['value']:.3f}",
-                        _points(each["difference"]),
-                        say(_plain(each["verdict"])),
-                    )
-            for key, label in (("prompt_tokens", "tokens"), ("seconds", "seconds")):
-                cost = [found["cost"][side][key] for side in ("a", "b")]
-                shown = [f"{each:.0f}" if key != "seconds" else f"{each:.2f}" for each in cost]
-                _row("td", f"{say('Cost of an answer')}, {say(label)}", *shown, "", "")
-        ui.label(f"{system['products']} {say('products')}").classes("facts")
-        self._tags(system["per_tag"])
-        with ui.element("div").classes("split w-full"):
-            for side in ("won", "lost"):
-                with ui.element("section").classes("pane"):
-                    text("h2", f"{say('Products')}: {say(side)}")
-                    for each in system[side][:_SHOWN]:
-                        ui.label(each["title"][:120]).props("dir=auto")
-                        gone = set(each["a"]) ^ set(each["b"])
-                        with ui.element("div"):
-                            for tag in sorted(gone):
-                                right = tag in each["gold"]
-                                sign = "+" if tag in each["b"] else "−"
-                                ui.label(f"{sign} {tag}").classes(
-                                    f"chip {'right' if right == (sign == '+') else 'wrong'}"
-                                ).props("dir=auto")
-                    if not system[side]:
-                        ui.label(say("none")).classes("empty")
-        with ui.row().classes("w-full").style("margin-top: 18px"):
-            for name in (found["a"], found["b"]):
-                live = name == self._workspace.live
-                button = (
-                    ui.button(
-                        f"{name}: {say('live' if live else 'Make it live')}",
-                        on_click=lambda name=name: self._promote_sheet(name, self._sentence(found)),
-                    )
-                    .props("no-caps " + ("flat" if live else "unelevated"))
-                    .mark(f"promote {name}")
-                )
-                button.set_enabled(not live)
-
-    def _tags(self, rows: list[dict[str, Any]]) -> None:
-        say = self._frame.say
-        sure = [row for row in rows if row["verdict"] != "not distinguishable"]
+                    values = (f"{each[end]['value']:.3f}" for end in ("a", "b"))
+                    shown = _points(each["difference"])
+                    _row("td", f"{say(name)}: {say(label)}", *values, shown)
+            for key, label, shape in (
+                ("prompt_tokens", "Tokens of a prompt", "{:.0f}"),
+                ("seconds", "Seconds of an answer", "{:.2f}"),
+            ):
+                costs = (shape.format(found["cost"][side][key]) for side in ("a", "b"))
+                _row("td", say(label), *costs, "")
         ui.label(
-            f"{say('Tags that surely changed')}: "
-            + (", ".join(f"{r['tag']} {r['a']:.2f} → {r['b']:.2f}" for r in sure[:_SHOWN])
-               or say("none"))
-        ).classes("facts").props("dir=auto")  # fmt: skip
+            say("{count} products. In brackets: where the true difference lies, 19 times in 20.",
+                count=found["system"]["products"])
+        ).classes("facts")  # fmt: skip
 
-    def _sentence(self, found: dict[str, Any]) -> str:
-        figure = found["system"]["micro_f1"]
-        winner = {"b is better": found["b"], "a is better": found["a"]}.get(figure["verdict"])
-        said = (
-            f"{winner}: {self._frame.say('better')}"
-            if winner
-            else self._frame.say("not distinguishable")
-        )
-        return f"{said}; F1 {_points(figure['difference'])} {self._frame.say('points')}"
+    def _draw_tags(self, rows: list[Record]) -> None:
+        say = self._frame.say
+        sure = [row for row in rows if row["verdict"] != "not distinguishable"][:_SHOWN]
+        if not sure:
+            return
+        said = ", ".join(f"{self._tag(r['tag'])} {r['a']:.2f} → {r['b']:.2f}" for r in sure)
+        ui.label(f"{say('Tags that surely changed')}: {said}").classes("facts").props("dir=auto")
+
+    def _draw_products(self, title: str, products: list[Record]) -> None:
+        with ui.element("section").classes("pane"):
+            text("h2", title)
+            for each in products[:_SHOWN]:
+                ui.label(each["title"][:120]).props("dir=auto")
+                with ui.element("div"):
+                    for tag in sorted(set(each["a"]) ^ set(each["b"])):
+                        is_gain = (tag in each["gold"]) == (tag in each["b"])
+                        sign = "+" if tag in each["b"] else "−"
+                        ui.label(f"{sign} {self._tag(tag)}").classes(
+                            f"chip {'right' if is_gain else 'wrong'}"
+                        ).props("dir=auto")
+            if not products:
+                ui.label(self._frame.say("none")).classes("empty")
+
+    def _draw_promotion(self, found: Record) -> None:
+        """A button a version; loud only where the verdict speaks for it."""
+        say, winner = self._frame.say, _winner(found)
+        with ui.element("div").classes("tools"):
+            for name in (found["a"], found["b"]):
+                if name == self._workspace.live:
+                    ui.label(say("{version} is live", version=name)).classes("note")
+                    continue
+                ui.button(
+                    say("Make {version} live", version=name),
+                    on_click=lambda name=name: self._promote_sheet(name, self._sentence(found)),
+                ).props("no-caps " + ("unelevated" if name == winner else "flat")).mark(
+                    f"promote {name}"
+                )
+
+    def _tag(self, name: str) -> str:
+        return self._workspace.label(name, self._frame.lang)
+
+    def _sentence(self, found: Record) -> str:
+        say, system = self._frame.say, found["system"]
+        if not system["changed"]:
+            said = say(
+                "No difference: same tags on all {count} products.", count=system["products"]
+            )
+            if found["silent"] == found["answers"]:
+                said += self._frame.between + say(
+                    "The model chose none, so the prompt cannot matter. Try a larger model."
+                )
+            return said
+        figure = system["micro_f1"]["difference"]
+        value, low, high = (f"{100 * figure[part]:+.1f}" for part in ("value", "low", "high"))
+        winner = _winner(found)
+        if winner == found["a"]:  # told from the winner's side
+            value, low, high = (f"{-100 * figure[part]:+.1f}" for part in ("value", "high", "low"))
+        said = "{winner} is better: F1 {value} points, surely between {low} and {high}."
+        if winner is None:
+            said = (
+                "Too close to call: F1 {value} points, and chance alone explains anything between "
+                "{low} and {high}. More products may show a difference."
+            )
+        return say(said, winner=winner, value=value, low=low, high=high)
 
     def _promote_sheet(self, name: str, verdict: str) -> None:
         say = self._frame.say
         with ui.dialog() as sheet, ui.card().classes("sheet"):
-            text("h1", f"{name}: {say('Make it live')}")
+            text("h1", say("Make {version} live", version=name))
             ui.label(verdict).classes("facts")
+            ui.label(say("From then on, `llmtagger tag` uses this version.")).classes("facts")
             note = ui.textarea(say("Why?")).props("outlined autofocus").classes("w-full")
             note.mark("why")
 
@@ -164,7 +206,7 @@ class VerdictView:
                     self._frame.complain(error)
                     return
                 sheet.close()
-                self._frame.done(f"{name} {say('is live')}")
+                self._frame.done(say("{version} is live", version=name))
                 ui.timer(0, self._show, once=True)
 
             with ui.row().classes("w-full justify-end"):
@@ -176,6 +218,12 @@ class VerdictView:
         sheet.open()
 
 
+def _winner(found: Record) -> str | None:
+    """The version that is better beyond chance."""
+    side = found["system"]["micro_f1"]["verdict"].removesuffix(" is better")
+    return str(found[side]) if side in ("a", "b") else None
+
+
 def _row(cell: str, *texts: str) -> None:
     with ui.element("tr"):
         for said in texts:
@@ -185,7 +233,3 @@ def _row(cell: str, *texts: str) -> None:
 def _points(difference: dict[str, float]) -> str:
     value, low, high = (100 * difference[part] for part in ("value", "low", "high"))
     return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
-
-
-def _plain(verdict: str) -> str:
-    return {"b is better": "better", "a is better": "worse"}.get(verdict, verdict)

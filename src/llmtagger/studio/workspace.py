@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import random
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +14,7 @@ from llmtagger.approval import approve
 from llmtagger.calibration import read_calibration
 from llmtagger.config import Settings, load_settings
 from llmtagger.datatypes import Product, Shortlist
-from llmtagger.errors import EngineError
+from llmtagger.errors import EngineCancelled, EngineError
 from llmtagger.evaluation.answers import KeptAnswers, kept_answers
 from llmtagger.evaluation.judging import Judge
 from llmtagger.evaluation.trials import (
@@ -31,6 +30,7 @@ from llmtagger.injection import guard_product, guard_shortlist
 from llmtagger.pipeline import catalogue_retriever, prompt_renderer
 from llmtagger.stages.scoring import WeightedScorer
 from llmtagger.studio.shelf import Shelf
+from llmtagger.studio.watching import Watchers
 from llmtagger.templates import TemplateFile, find_template, list_templates, live_template
 from llmtagger.versions import make_version, promote_version
 
@@ -67,16 +67,19 @@ class Workspace:
         endpoints: Sequence[str] = (),
         cache: Path,
     ) -> None:
+        from llmtagger.backends.snapshots import current_snapshot
         from llmtagger.backends.template_worker import TemplateWorker
 
+        current_snapshot(index)  # before a file is made in a folder that is no index
         self.folder, self._config, self._prompts = index, config, prompts
-        self._model, self._endpoints, self._cache = model, tuple(endpoints), cache
+        self.model, self.endpoints, self._cache = model, tuple(endpoints), cache
         self.settings: Settings = load_settings(config)
         self.book = GoldBook(index / FILE)
         self.shelf = Shelf(index / VIEWS)
         self._worker = TemplateWorker()
         self._answers: KeptAnswers | None = None
         self._opening = threading.Lock()
+        self._starts = Watchers()
         self._open_index()
 
     def __enter__(self) -> Self:
@@ -102,10 +105,9 @@ class Workspace:
         self._retriever = catalogue_retriever(
             self.index, self.settings, leave_out_siblings=True, experts=self._bench.experts
         )
-        rows = self.index.labelled.nonzero()[0].tolist()
-        random.Random(0).shuffle(rows)
-        # Labelled products in an order drawn once, so that any first part is a fair sample.
-        self.products = tuple(self.index.product(row) for row in rows)
+        labelled = map(self.index.product, self.index.labelled.nonzero()[0].tolist())
+        # Any first part is a fair sample, and a product that is added moves no other one.
+        self.products = tuple(sorted(labelled, key=lambda each: _lot(each.id)))
 
     # --- products
 
@@ -195,7 +197,7 @@ class Workspace:
         from llmtagger.backends.models import count_tokens, resolve_model
         from llmtagger.wording import estimate_tokens
 
-        return (not self._endpoints and count_tokens(resolve_model(self._model))) or estimate_tokens
+        return (not self.endpoints and count_tokens(resolve_model(self.model))) or estimate_tokens
 
     # --- cells
 
@@ -215,15 +217,25 @@ class Workspace:
         """A cell beside the gold of now."""
         return judged(cell, self.judge, self.gold(cell.product))
 
+    def is_stale(self, cell: Cell) -> bool:
+        """Whether the index has changed since: another answer may come if it is asked again."""
+        return cell.index != self.index.fingerprint
+
     def ask(
         self, template: TemplateFile, products: Sequence[Product], waiting: Waiting
     ) -> Iterator[Cell]:
         """A cell a product as its answer comes in; closing the iterator stops asking.
 
+        What is known already may be asked anew, for instance after the index has changed.
+
         The server starts when the first answer is missing. `EngineError` where it cannot; it is
         started anew the next time.
         """
-        basis, answers = self._basis(template), self._open(waiting)
+        with self._starts.watched_by(waiting):
+            yield from self._asked(template, products)
+
+    def _asked(self, template: TemplateFile, products: Sequence[Product]) -> Iterator[Cell]:
+        basis, answers = self._basis(template), self._open()
         try:
             # The first alone: beside the others it would be on the screen about when they are.
             for part in (products[:1], products[1:]):
@@ -231,6 +243,8 @@ class Workspace:
                     if not cell.failed:
                         self.shelf.keep_cell(basis, cell.product.id, cell_record(cell))
                     yield self.judged(cell)
+        except EngineCancelled:
+            raise  # the answers are in order, and another tab may be waiting for the same server
         except EngineError:
             self._let_go(answers)
             raise
@@ -245,6 +259,18 @@ class Workspace:
         if self._answers is not None:
             self._let_go(self._answers)
 
+    def switch_model(self, name: str) -> None:
+        """Ask another model from the next question on; `ModelMissing` where it is not found.
+
+        It is downloaded first if need be.
+        """
+        from llmtagger.backends.models import resolve_model
+
+        resolve_model(name)
+        self.stop_engine()
+        self.model = name
+        self.__dict__.pop("count", None)  # another model counts tokens otherwise
+
     def _let_go(self, answers: KeptAnswers) -> None:
         """Close these, unless another thread has; what was opened after them stays."""
         with self._opening:
@@ -253,20 +279,27 @@ class Workspace:
             self._answers = None
         answers.__exit__(None, None, None)
 
-    def _open(self, waiting: Waiting) -> KeptAnswers:
+    def _open(self) -> KeptAnswers:
         with self._opening:
             if self._answers is None:
                 self._answers = kept_answers(
-                    self._model, self._endpoints, self.settings.engine, self._cache, waiting
+                    *(self.model, self.endpoints, self.settings.engine, self._cache),
+                    self._starts,
                 )
             return self._answers
 
     def _basis(self, template: TemplateFile) -> str:
         fitted = self._calibration.fingerprint if self._calibration else "default"
         # Of the settings, the fingerprint has what changes an answer; a cell is a cut of it, too.
+        # The index is noted in each cell: an approved product must not take all answers away.
         scoring = self.settings.scoring.model_dump_json()
         parts = (
-            *(template.hash, self.index.fingerprint, self.settings.fingerprint, scoring, fitted),
-            *(self._model, *self._endpoints),
+            *(template.hash, self.settings.fingerprint, scoring, fitted),
+            *(self.model, *self.endpoints),
         )
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+
+
+def _lot(id: str) -> bytes:
+    """A product's place in an order drawn by lot, which is its own for ever."""
+    return hashlib.sha256(id.encode(errors="surrogatepass")).digest()
