@@ -37,6 +37,10 @@ class StandIn(FakeGenerator):
         return super().complete(prompt, constraint)
 
 
+def _say(address: str) -> None:
+    sys.stderr.write(f"ready {address}\n")
+
+
 def main(folder: Path, port: int, seconds: float) -> None:
     os.chdir(folder)
     products = [
@@ -49,7 +53,7 @@ def main(folder: Path, port: int, seconds: float) -> None:
     with Workspace(folder / "shop", cache=folder) as workspace:
         serve(
             workspace, host="127.0.0.1", port=port, browser=False,
-            ready=lambda address: print(f"ready {address}", file=sys.stderr, flush=True),
+            ready=_say,
         )  # fmt: skip
 
 

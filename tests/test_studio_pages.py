@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,10 @@ from llmtagger.backends.template_worker import TemplateWorker
 from llmtagger.datatypes import Product
 from llmtagger.evaluation.trials import Cell, Shown, cell_record
 from llmtagger.marks import State
+from llmtagger.studio.messages import explained
+from llmtagger.studio.pace import Pace, duration
 from llmtagger.studio.server import _is_unforeseen, _routes
+from llmtagger.studio.silence import silent_answers
 from llmtagger.studio.words import _ZH
 from llmtagger.studio.workspace import Workspace
 from llmtagger.templates import find_template
@@ -101,7 +105,8 @@ def tried(workspace: Workspace) -> Workspace:
     for each in CELLS:
         template = {"tag.v1": V1, "tag.v2": V2}[each.version]
         basis = workspace._basis(template)
-        workspace.shelf.keep_cell(basis, each.product.id, cell_record(each))
+        current = replace(each, index=workspace.index.fingerprint)
+        workspace.shelf.keep_cell(basis, each.product.id, cell_record(current))
     workspace.shelf.keep_view("matrix", {"versions": ["tag.v1", "tag.v2"], "size": 10})
     return workspace
 
@@ -383,6 +388,243 @@ def test_gold_is_approved(workspace: Workspace) -> None:
     visit(workspace, walk)
     assert workspace.book.state("new") is State.APPROVED
     assert "new" in {product.id for product in workspace.products}
+
+
+def test_approving_leaves_matrix_and_verdict_as_they_are(tried: Workspace) -> None:
+    """What was answered is shown, and said to be of an earlier state of the index."""
+    new = Product("new", "green mug")
+    tried.book.take(new, {"mug": True}, "ana", reviewed=True)
+    tried.shelf.keep_view("verdict", {"a": "tag.v1", "b": "tag.v2"})
+
+    async def walk(user: User) -> None:
+        await user.open("/")
+        before = rows(user)
+        assert len(before) == 4
+        await user.should_not_see("from before the index changed")
+        tried.approve(["new"], "ana")
+        await user.open("/")
+        assert rows(user) == before
+        await user.should_see("8 answers are from before the index changed")
+        await user.open("/verdict")
+        await user.should_see("4 products.", retries=50)
+
+    visit(tried, walk)
+
+
+def test_totals_stand_above_the_matrix(tried: Workspace) -> None:
+    async def walk(user: User) -> None:
+        await user.open("/")
+        for text in ("tag.v1 · live", "✓ right", "+ wrong", "− missed", "F1", "0.667"):
+            await user.should_see(text)
+
+    visit(tried, walk)
+
+
+def silent(id: str, version: str) -> Cell:
+    return replace(cell(id, version), tags=())
+
+
+def test_a_model_that_chooses_nothing_is_told_of_and_can_be_switched(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from llmtagger.backends import models
+
+    for product in PRODUCTS:
+        basis = workspace._basis(V1)
+        workspace.shelf.keep_cell(basis, product.id, cell_record(silent(product.id, "tag.v1")))
+    monkeypatch.setattr(models, "resolve_model", lambda name: name)
+    workspace.endpoints = ()
+    for product in PRODUCTS:  # the basis names the model
+        basis = workspace._basis(V1)
+        workspace.shelf.keep_cell(basis, product.id, cell_record(silent(product.id, "tag.v1")))
+
+    async def walk(user: User) -> None:
+        await user.open("/")
+        await user.should_see("The model chose no tag in 5 of 5 answers")
+        user.find("switch-model").click()
+        await user.should_see("Now: auto")
+        user.find("model-name").type("some/larger-model")
+        user.find("switch-it").click()
+        for _ in range(100):
+            if workspace.model == "some/larger-model":
+                return
+            await asyncio.sleep(0.05)
+        raise AssertionError(workspace.model)
+
+    visit(workspace, walk)
+    assert workspace.known(V1, workspace.products) == {}  # the other model was not asked yet
+
+
+def test_a_model_that_reacts_is_not_complained_of() -> None:
+    cells = [silent("same", "v")] * 9 + [replace(CELLS[0])]
+    assert silent_answers(cells) is None
+    assert silent_answers(cells[:4]) is None  # too few to tell
+    assert silent_answers(cells[:9]) == (9, 9)
+
+
+def test_no_difference_is_said_in_a_sentence(workspace: Workspace) -> None:
+    for version, template in (("tag.v1", V1), ("tag.v2", V2)):
+        for product in PRODUCTS:
+            record = cell_record(silent(product.id, version))
+            workspace.shelf.keep_cell(workspace._basis(template), product.id, record)
+    workspace.shelf.keep_view("verdict", {"a": "tag.v1", "b": "tag.v2"})
+
+    async def walk(user: User) -> None:
+        await user.open("/verdict")
+        await user.should_see(
+            "No difference: same tags on all 5 products. The model chose none, so the prompt "
+            "cannot matter. Try a larger model.",
+            retries=50,
+        )
+        (button,) = user.find("promote tag.v2").elements
+        assert button.props.get("flat")  # quiet: the verdict does not speak for it
+
+    visit(workspace, walk)
+
+
+def test_only_what_is_better_is_offered_loudly(workspace: Workspace) -> None:
+    for version, template in (("tag.v1", V1), ("tag.v2", V2)):
+        for product in workspace.products:
+            kept = product.tags or () if version == "tag.v2" else ("wrong one",)
+            record = cell_record(cell(product.id, version, *kept))
+            workspace.shelf.keep_cell(workspace._basis(template), product.id, record)
+    workspace.shelf.keep_view("verdict", {"a": "tag.v1", "b": "tag.v2"})
+
+    async def walk(user: User) -> None:
+        await user.open("/verdict")
+        await user.should_see("tag.v2 is better: F1 +", retries=50)
+        (button,) = user.find("promote tag.v2").elements
+        assert button.props.get("unelevated")
+
+    visit(workspace, walk)
+
+
+def test_a_draft_is_discarded_after_a_question(workspace: Workspace) -> None:
+    async def walk(user: User) -> None:
+        await user.open("/edit")
+        await user.should_see("rendered-user", retries=50)
+        (code,) = user.find(ui.codemirror).elements
+        changed = V1.body.replace("{% block user %}", "{% block user %}Dear model. ")
+        code.set_value(changed)
+        await user.should_see("changed and kept", retries=50)
+        user.find("drop").click()
+        await user.should_see("Discard the draft?")
+        assert code.value == changed
+        user.find("confirm").click()
+        await user.should_see("tag.v1, unchanged", retries=50)
+        assert code.value == V1.body
+
+    visit(workspace, walk)
+
+
+def test_rules_are_plain_fields_in_the_language_of_the_page(workspace: Workspace) -> None:
+    async def walk(user: User) -> None:
+        await user.open("/edit")
+        await user.should_see("rendered-user", retries=50)
+        await user.should_see(content="Choose only from")
+        (code,) = user.find(ui.codemirror).elements
+        areas = list(user.find(ui.textarea).elements)
+        (rule,) = (each for each in areas if (each.value or "").startswith("Choose a tag only"))
+        rule.set_value("Choose what shoppers ask for.")
+        await user.should_see("2. Choose what shoppers ask for.", retries=50)
+        old = (
+            "Choose a tag only if the product's own text supports it; when in doubt, leave it out."
+        )
+        assert code.value == V1.body.replace(old, "Choose what shoppers ask for.")
+        rule.set_value("{% if %}")
+        for _ in range(50):
+            if rule.props.get("error"):
+                break
+            await asyncio.sleep(0.05)
+        assert "plain text" in rule.props["error-message"]
+        assert "{% if %}" not in code.value
+
+    visit(workspace, walk)
+
+
+def test_a_template_without_fields_says_why(workspace: Workspace) -> None:
+    async def walk(user: User) -> None:
+        await user.open("/edit?version=tag.v2")
+        await user.should_see("cannot be shown as plain fields: line 2 has {{", retries=50)
+
+    visit(workspace, walk)
+
+
+def test_a_review_goes_from_product_to_product(tried: Workspace) -> None:
+    async def walk(user: User) -> None:
+        await user.open("/")
+        (table,) = user.find(ui.table).elements
+        (listener,) = (each for each in table._event_listeners.values() if each.type == "cell")
+        first, second = rows(user)[:2]
+        table._handle_event({"listener_id": listener.id, "args": [first, "tag.v1"]})
+        await user.should_see("1 / 4")
+        user.find("review-next").click()
+        await user.should_see("2 / 4")
+        user.find("reviewed").click()
+        await user.should_see("3 / 4")
+        user.find("review-previous").click()
+        await user.should_see("2 / 4")
+        assert tried.book.state(second) is State.REVIEWED
+        assert tried.book.state(first) is State.OPEN
+
+    visit(tried, walk)
+
+
+def test_messages_are_in_the_language_of_the_page() -> None:
+    said = "the prompt tag.draft uses unknown variables: titel"
+    assert explained(said, "zh") == "提示词 tag.draft 使用了未知变量：titel"
+    assert explained(said, "en") == said
+    assert explained("“zip” in title", "zh") == "“zip”在 title 中"
+    assert explained("something else", "zh") == "something else"
+
+
+def test_every_message_of_prompts_and_of_the_studio_has_a_translation() -> None:
+    folder = Path(studio.__file__).parent
+    paths = [*folder.glob("*.py"), folder.parent / "sandbox.py", folder.parent / "versions.py"]
+    paths += [folder.parent / "evaluation" / name for name in ("trials.py", "answers.py")]
+    missing = [
+        text
+        for path in paths
+        for text in raised(ast.parse(path.read_text(encoding="utf-8")))
+        if explained(text, "zh") == text
+    ]
+    assert missing == []
+
+
+def raised(tree: ast.AST) -> Iterator[str]:
+    """The messages and hints of errors that are made in a source; what varies is `x`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and (hint := [k for k in node.keywords if k.arg == "hint"]):
+            for part in (*node.args[:1], hint[0].value):
+                if text := written(part):
+                    yield text
+
+
+def written(node: ast.expr) -> str:
+    if isinstance(node, ast.JoinedStr):
+        return "".join(written(each) or "x" for each in node.values)
+    if isinstance(node, ast.BinOp):
+        return written(node.left) + written(node.right)
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(12, "less than a minute"), (500, "about 8 min"), (9000, "about 2.5 h")],
+)
+def test_how_long_it_takes_is_said_as_people_say_it(seconds: float, said: str) -> None:
+    assert duration(seconds, lambda text, **values: text.format(**values)) == said
+
+
+def test_the_pace_is_measured_after_the_first_answer() -> None:
+    times = iter([100.0, 102.0, 104.0, 109.0])
+    pace = Pace(lambda: next(times))
+    for _ in range(2):
+        pace.answered()
+    assert pace.seconds is None
+    for _ in range(2):
+        pace.answered()
+    assert pace.seconds == 3.0
 
 
 def test_the_verdict(tried: Workspace) -> None:

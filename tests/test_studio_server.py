@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import socket
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ pytest.importorskip("nicegui")
 
 from llmtagger.cli.studio import _stopped
 from llmtagger.errors import ConfigError
-from llmtagger.studio.server import _usable_port, serve
+from llmtagger.studio.server import _harmless, _usable_port, serve
 
 
 @pytest.fixture
@@ -47,6 +48,15 @@ def test_a_host_that_nobody_knows_cannot_be_listened_on(monkeypatch: pytest.Monk
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
     with pytest.raises(ConfigError, match="cannot listen on nowhere, port 80: Name"):
         _usable_port("nowhere", 80)
+
+
+def test_no_request_writes_control_characters_to_the_log() -> None:
+    path = "http://x/\x1b]0;owned\x07\x1b[31m\u202etxt\r\nforged line"
+    record = logging.LogRecord("nicegui", logging.WARNING, "", 0, "%s not found", (path,), None)
+    assert _harmless(record)
+    said = record.getMessage()
+    assert "forged line not found" in said
+    assert said.isprintable()
 
 
 def test_ctrl_c_says_that_the_studio_stopped(capsys: pytest.CaptureFixture[str]) -> None:

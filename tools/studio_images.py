@@ -28,7 +28,12 @@ ROOT = Path(__file__).parents[1]
 IMAGES = ROOT / "docs" / "images"
 SIZES = {"desktop": (1280, 820), "phone": (390, 844)}
 VIEWS = {"matrix": "/", "edit": "/edit?version=tag.v3", "verdict": "/verdict", "gold": "/gold"}
-READY = {"matrix": ".matrix .chip", "edit": ".rendered", "verdict": ".figures", "gold": ".q-table"}
+READY = {
+    "matrix": ".matrix .chip",
+    "edit": ".rendered",
+    "verdict": ".figures",
+    "gold": "text=Export: CSV",
+}
 ANSWERS = 900_000  # ms
 SHORTER = ("; when in doubt, leave it out", "")  # how the second version differs
 

@@ -20,6 +20,7 @@ from llmtagger.studio.guard import Guard, is_loopback
 from llmtagger.studio.matrix import Matrix
 from llmtagger.studio.verdict import VerdictView
 from llmtagger.studio.workspace import Workspace
+from llmtagger.wording import neutralise
 
 _RECONNECT = 30.0  # seconds in which a tab that lost its connection finds its page again
 
@@ -46,6 +47,8 @@ def serve(
     app.on_startup(lambda: background_tasks.create(announce()))
     logging.getLogger("nicegui").setLevel(logging.WARNING)
     logging.getLogger("nicegui").addFilter(_is_unforeseen)
+    for name in ("nicegui", "uvicorn.error"):
+        logging.getLogger(name).addFilter(_harmless)
     ui.run(
         host=host,
         port=port,
@@ -63,6 +66,12 @@ def serve(
 def _is_unforeseen(record: logging.LogRecord) -> bool:
     """Whether no page shows it: our own errors say there what to do, and need no traceback."""
     return record.exc_info is None or not isinstance(record.exc_info[1], LlmtaggerError)
+
+
+def _harmless(record: logging.LogRecord) -> bool:
+    """Take out what a terminal would act on: a request's address is anybody's text."""
+    record.msg, record.args = neutralise(record.getMessage()), ()
+    return True
 
 
 def _explain(error: Exception) -> None:

@@ -178,17 +178,18 @@ class VerdictView:
                 )
             return said
         figure = system["micro_f1"]["difference"]
-        value, low, high = (f"{100 * figure[part]:+.1f}" for part in ("value", "low", "high"))
+        value, low, high = (figure[part] for part in ("value", "low", "high"))
         winner = _winner(found)
         if winner == found["a"]:  # told from the winner's side
-            value, low, high = (f"{-100 * figure[part]:+.1f}" for part in ("value", "high", "low"))
+            value, low, high = -value, -high, -low
         said = "{winner} is better: F1 {value} points, surely between {low} and {high}."
         if winner is None:
             said = (
                 "Too close to call: F1 {value} points, and chance alone explains anything between "
                 "{low} and {high}. More products may show a difference."
             )
-        return say(said, winner=winner, value=value, low=low, high=high)
+        points = {"value": value, "low": low, "high": high}
+        return say(said, winner=winner, **{name: _signed(each) for name, each in points.items()})
 
     def _promote_sheet(self, name: str, verdict: str) -> None:
         say = self._frame.say
@@ -231,5 +232,14 @@ def _row(cell: str, *texts: str) -> None:
 
 
 def _points(difference: dict[str, float]) -> str:
-    value, low, high = (100 * difference[part] for part in ("value", "low", "high"))
-    return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
+    value, low, high = (_signed(difference[part]) for part in ("value", "low", "high"))
+    return f"{value} [{low},\u00a0{high}]"
+
+
+def _signed(share: float) -> str:
+    """Percentage points with their sign, as print has it.
+
+    >>> _signed(-0.012)
+    '−1.2'
+    """
+    return f"{100 * share:+.1f}".replace("-", "−")
