@@ -20,7 +20,7 @@ from llmtagger.studio.guard import Guard, is_loopback
 from llmtagger.studio.matrix import Matrix
 from llmtagger.studio.verdict import VerdictView
 from llmtagger.studio.workspace import Workspace
-from llmtagger.wording import neutralise
+from llmtagger.terminal import one_line
 
 _RECONNECT = 30.0  # seconds in which a tab that lost its connection finds its page again
 
@@ -69,8 +69,8 @@ def _is_unforeseen(record: logging.LogRecord) -> bool:
 
 
 def _harmless(record: logging.LogRecord) -> bool:
-    """Take out what a terminal would act on: a request's address is anybody's text."""
-    record.msg, record.args = neutralise(record.getMessage()), ()
+    """Spell out what a terminal would act on: a request's address is anybody's text."""
+    record.msg, record.args = one_line(record.getMessage()), ()
     return True
 
 
