@@ -34,7 +34,7 @@ SETS = (
     "examples",
 )
 CARDS = Path(__file__).parents[1] / "eval" / "datasets"
-ROWS, SCORED, FEW = 500, 150, 50
+ROWS, SCORED, FEW = 400, 150, 50
 COLD = ("name_similarity", "name_lexical", "literal")
 
 

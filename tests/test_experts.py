@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -25,8 +25,9 @@ from llmtagger.backends.vectors import unit
 from llmtagger.datatypes import Extraction, Opinion, Product, Span, Tag, TagKind
 from llmtagger.experts import extraction, linear
 from llmtagger.experts.extraction import Extractor
-from llmtagger.experts.mentions import MentionRates
+from llmtagger.experts.mentions import MentionRates, Seen
 from llmtagger.experts.panel import LeftOut, Panel, best, features
+from llmtagger.experts.places import Place, find_mentions
 from llmtagger.experts.sketch import DIMENSION, Sketch
 from llmtagger.normalise import normalise
 from llmtagger.protocols import Vectors
@@ -219,29 +220,47 @@ KEYED = Vocabulary(
         Tag("mug", "4"),
     ]
 )
-SEEN: list[tuple[list[int], set[int]]] = [
-    ([0], {0, 2}),  # a red one that says so
-    ([0, 1], {1}),
-    ([0, 1], {1}),
-    ([0, 2], {2}),
+TITLE = Place.TITLE
+SEEN: list[Seen] = [
+    ({0: TITLE}, {0, 2}),  # a red one that says so
+    ({0: TITLE, 1: TITLE}, {1}),
+    ({0: TITLE, 1: TITLE}, {1}),
+    ({0: TITLE, 2: TITLE}, {2}),
 ]
 
 
 def test_mention_rates_are_pulled_towards_their_keys() -> None:
     rates = MentionRates.fit(KEYED, SEEN)
     assert rates.counts.tolist() == [[4, 1], [2, 2], [1, 1], [0, 0]]
-    found = rates.rates([0, 1, 2, 3])
+    found = rates.rates(dict.fromkeys([0, 1, 2, 3], TITLE))
     # Color: 3 of 6 mentions are right, (3 + .5) / (6 + 1) = 1/2; no key: (1 + .5) / (1 + 1) = 3/4
+    moved = in_titles(rates)
     assert found == pytest.approx(
         {
-            0: (1 + 2 * 1 / 2) / (4 + 2),
-            1: (2 + 2 * 1 / 2) / (2 + 2),
-            2: (1 + 2 * 3 / 4) / (1 + 2),
-            3: 3 / 4,
+            0: moved((1 + 2 * 1 / 2) / (4 + 2)),
+            1: moved((2 + 2 * 1 / 2) / (2 + 2)),
+            2: moved((1 + 2 * 3 / 4) / (1 + 2)),
+            3: moved(3 / 4),
         }
     )
-    assert MentionRates.of(KEYED, rates.counts).rates([1]) == {1: found[1]}
-    assert rates.rates([]) == {}
+    kept = MentionRates.of(KEYED, rates.counts, rates.places)
+    assert kept.rates({1: TITLE}) == {1: found[1]}
+    assert rates.rates({}) == {}
+
+
+def in_titles(rates: MentionRates) -> Callable[[float], float]:
+    """What a share becomes in a title, where all mentions stand there."""
+    named, right = map(float, rates.places[0])
+    assert rates.places[1:].sum() == 0
+    usual = (right + 0.5) / (named + 1)
+    title = (right + 20 * usual * (right + 1) / (right + 1 + 0.02 * right)) / (named + 20)
+    by = (title / (1 - title)) / (usual / (1 - usual))
+
+    def moved(share: float) -> float:
+        odds = share / (1 - share) * by
+        return odds / (1 + odds)
+
+    return moved
 
 
 def test_mention_rates_without_some_products() -> None:
@@ -249,7 +268,7 @@ def test_mention_rates_without_some_products() -> None:
     rest = rates.without(SEEN[:2])
     assert rest.counts.tolist() == MentionRates.fit(KEYED, SEEN[2:]).counts.tolist()
     # Color: 1 of 3, (1 + .5) / (3 + 1) = 3/8
-    assert rest.rates([0]) == pytest.approx({0: (0 + 2 * 3 / 8) / (2 + 2)})
+    assert rest.rates({0: TITLE}) == pytest.approx({0: in_titles(rest)((0 + 2 * 3 / 8) / (2 + 2))})
     assert rates.counts.tolist() == [[4, 1], [2, 2], [1, 1], [0, 0]]
 
 
@@ -485,7 +504,7 @@ def test_without_labelled_products_only_mentions_are_found() -> None:
     assert panel == Panel(KEYED)
     product = Product("x", "Blue wallet")
     (opinion,) = panel.judge([product], np.zeros((1, 256), np.float32))
-    assert opinion == Opinion({}, KEYED.mentions(product), {})
+    assert opinion == Opinion({}, KEYED.mentions(product), {}, {1: 1.0, 2: 1.0})
     assert set(opinion.mentioned) == {1, 2}
 
 
@@ -549,7 +568,13 @@ def test_a_name_that_only_one_product_brought_hides_no_shorter_one(given: bool) 
     assert set(gold.mentioned) == {coin}
     assert wallet.own == {coin: 1, pocket: 1}
     # no key: without the wallet 1 mention of 1 is right, (1 + .5) / (1 + 1) = 3/4
-    assert wallet.trust == pytest.approx({pocket: 3 / 4} if given else {coin: (1 + 3 / 2) / 3})
+    moved = in_titles(MentionRates.fit(made[3], [({coin: TITLE}, {coin})]))
+    share = {pocket: 3 / 4} if given else {coin: (1 + 3 / 2) / 3}
+    assert wallet.trust == pytest.approx({tag: moved(each) for tag, each in share.items()})
+
+
+def places_in(vocabulary: Vocabulary, product: Product) -> dict[int, Place]:
+    return {tag: found.place for tag, found in find_mentions(vocabulary, product).items()}
 
 
 def test_trust_and_estimates_count_only_other_groups(colours: World) -> None:
@@ -561,10 +586,11 @@ def test_trust_and_estimates_count_only_other_groups(colours: World) -> None:
         others = np.flatnonzero(groups != groups[row])
         rest = MentionRates.fit(
             vocabulary,
-            [(vocabulary.mentions(products[at]), set(labels[at].indices)) for at in others],
+            [(places_in(vocabulary, products[at]), set(labels[at].indices)) for at in others],
         )
-        assert opinion.trust == pytest.approx(rest.rates(vocabulary.mentions(products[row])))
-        shared = panel.mentions.rates(opinion.mentioned) if panel.mentions else {}
+        own = places_in(vocabulary, products[row])
+        assert opinion.trust == pytest.approx(rest.rates(own))
+        shared = panel.mentions.rates(own) if panel.mentions else {}
         assert opinion.trust != pytest.approx(shared), "its own group would have counted"
     rows = features(panel.sketch, products, vectors)
     tags, estimates = linear.left_out(rows, labels, groups.tolist())

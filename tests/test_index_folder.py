@@ -128,7 +128,12 @@ def test_the_experts_judge_by_the_labelled_products(index: CatalogueIndex) -> No
     assert opinion.mentioned == {0: (Span("title", "purse"),), 1: (Span("title", "leather"),)}
     # both wallets say "wallet" and "leather", h1 says 耳机, all five mentions are right: tags
     # without a key start from (5 + 1/2) / (5 + 1) = 11/12, which counts like two mentions
-    assert opinion.trust == pytest.approx({0: (2 + 11 / 6) / 4, 1: (2 + 11 / 6) / 4})
+    share = (2 + 11 / 6) / 4
+    # and all stand in titles, (5 + 20 * 11/12 * 6/6.1) / (5 + 20) of which are right, not 11/12
+    title = (5 + 20 * 11 / 12 * 6 / 6.1) / 25
+    odds = share / (1 - share) * title / (1 - title) / 11
+    assert opinion.trust == pytest.approx(dict.fromkeys((0, 1), odds / (1 + odds)))
+    assert opinion.credibility == {0: 1.0, 1: 1.0}
     assert opinion.extracted == ()
 
 

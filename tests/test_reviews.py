@@ -16,7 +16,9 @@ from llmtagger.catalog import read_catalog
 from llmtagger.catalog.writing import write_records
 from llmtagger.config import Settings
 from llmtagger.datatypes import Candidate, ParsedTags, Product, Shortlist, Span, Tag, TaggedProduct
+from llmtagger.experts.mentions import UNLEARNT, MentionRates
 from llmtagger.experts.panel import Panel
+from llmtagger.experts.places import PLACES, Place
 from llmtagger.injection import guard_product
 from llmtagger.output import Cut, output_record, product_record
 from llmtagger.pipeline import build_tagger
@@ -115,14 +117,20 @@ def test_a_mention_in_a_review_says_that_it_is_from_there() -> None:
 
 @pytest.mark.parametrize("labelled", [0, 50], ids=["cold", "warm"])
 def test_a_mention_in_a_review_counts_less_than_one_in_the_text(labelled: int) -> None:
+    rates = MentionRates.fit(WORDS, [({0: Place.TITLE}, {0})] * labelled) if labelled else None
     candidates = [
-        Candidate(Tag(field, field), spans=(Span(field, "warm"),))
-        for field in ("description", "reviews")
+        Candidate(
+            Tag(place, place),
+            spans=(Span(place, "warm"),),
+            credibility=rates.credibility(place) if rates else UNLEARNT[place],
+            trust=rates.rates({0: place})[0] if rates else 0.0,
+        )
+        for place in (Place.TITLE, Place.REVIEWS)
     ]
     candidates.append(Candidate(Tag("nowhere", "nowhere")))
     shortlist = Shortlist((), tuple(candidates), labelled=labelled)
     scored = WeightedScorer().score(MUG, shortlist, ParsedTags()).items
-    assert [item.tag.name for item in scored] == ["description", "reviews", "nowhere"]
+    assert [item.tag.name for item in scored] == ["title", "reviews", "nowhere"]
     assert scored[0].score > 2 * scored[1].score
 
 
@@ -134,6 +142,7 @@ def test_reviews_teach_nothing_of_the_shops_own_words(tmp_path: Path) -> None:
     assert isinstance(index.experts, Panel)
     assert index.experts.mentions is not None
     assert index.experts.mentions.counts[WORDS.position(Tag("warm", "warm"))].tolist() == [0, 0]
+    assert index.experts.mentions.places[PLACES.index(Place.REVIEWS)].tolist() == [20, 0]
     assert index.experts.mentions.counts[WORDS.position(Tag("mug", "mug"))].tolist() == [20, 20]
 
 

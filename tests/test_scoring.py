@@ -333,3 +333,49 @@ def test_at_and_below(threshold: float, floor: float, kept: str, review: str) ->
 )
 def test_logistic(log_odds: float, probability: float) -> None:
     assert logistic(log_odds) == pytest.approx(probability)
+
+
+BACKED: dict[str, tuple[Candidate, int, float]] = {
+    "nothing speaks for it": (Candidate(Tag("a", "a"), prior=0.1), 100, 0.08),
+    "neighbours do": (Candidate(Tag("a", "a"), prior=0.1, vote=0.6), 100, 1.0),
+    "the linear expert does": (Candidate(Tag("a", "a"), prior=0.1, linear=0.9), 100, 1.0),
+    "a little": (Candidate(Tag("a", "a"), prior=0.1, vote=0.3), 100, 0.54),
+    "nobody could": (Candidate(Tag("a", "a"), prior=0.0), 100, 1.0),
+    "nothing is labelled": (Candidate(Tag("a", "a"), prior=0.0), 0, 1.0),
+}
+
+
+@pytest.mark.parametrize(("candidate", "labelled", "backing"), BACKED.values(), ids=BACKED)
+def test_a_mention_counts_by_its_place_and_its_backing(
+    candidate: Candidate, labelled: int, backing: float
+) -> None:
+    told = replace(
+        candidate,
+        spans=(Span("description", "a"),),
+        credibility=0.5,
+        trust=0.2,
+        name_lexical=0.8,
+    )
+    known = signals(told, None, labelled=labelled)
+    assert known["literal"] == pytest.approx(0.5 * backing)
+    assert known["trust"] == pytest.approx(0.2 * backing)
+    assert known["name_lexical"] == pytest.approx(0.8 * 0.5 * backing)
+    unnamed = signals(replace(told, spans=(), trust=0.0), None, labelled=labelled)
+    assert (unnamed["literal"], unnamed["name_lexical"]) == (0.0, 0.8)
+
+
+def test_a_tag_whose_mentions_are_right_needs_no_backing() -> None:
+    told = Candidate(Tag("a", "a"), spans=(Span("title", "a"),), prior=0.1, trust=0.9)
+    assert signals(told, None, labelled=100)["literal"] == pytest.approx(0.9**6)
+
+
+@given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
+def test_a_mention_that_is_believed_more_never_counts_less(
+    vote: float, credibility: float, more: float
+) -> None:
+    told = Candidate(
+        Tag("a", "a"), spans=(Span("title", "a"),), vote=vote, prior=0.1, credibility=credibility
+    )
+    better = replace(told, credibility=max(credibility, more), vote=max(vote, more))
+    one, other = (signals(each, None, labelled=100)["literal"] for each in (told, better))
+    assert 0 <= one <= other <= 1

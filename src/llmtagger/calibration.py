@@ -12,7 +12,7 @@ from llmtagger.errors import IndexDamaged, IndexFolderError
 from llmtagger.keeping import write_whole
 
 FILE, PART = "scorer.json", "scorer.part"  # PART is being written
-FORMAT = 1
+FORMAT = 2  # 1: mentions counted in full wherever they stood
 _CHECKSUM = "checksum"
 _REMEDY = "write it again with `llmtagger calibrate`"
 

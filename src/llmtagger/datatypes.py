@@ -140,7 +140,8 @@ class Opinion:
     """What experts say of one product, by the tags' positions in the vocabulary.
 
     `linear` holds estimates and `mentioned` the places where a tag's name stands in the text, with
-    `trust`, the share of products that carry a tag they mention, all in 0..1. `extracted` are
+    `trust`, the share of products that carry a tag they mention so, and `credibility`, how much the
+    best of the places says, compared with a title; all in 0..1. `extracted` are
     values, known or not. `unknown` tags are to be taken as if they were not in the vocabulary,
     and `own` carriers of a tag as if they were not labelled.
     """
@@ -148,6 +149,7 @@ class Opinion:
     linear: Mapping[int, float]
     mentioned: Mapping[int, tuple[Span, ...]]
     trust: Mapping[int, float]
+    credibility: Mapping[int, float] = field(default_factory=dict)
     extracted: tuple[Extraction, ...] = ()
     unknown: frozenset[int] = frozenset()
     own: Mapping[int, int] = field(default_factory=dict)
@@ -157,9 +159,9 @@ class Opinion:
 class Candidate:
     """A tag that may fit, with everything retrieval knows of why.
 
-    `votes` holds (neighbour id, similarity) of the neighbours that carry the tag. `linear`, `trust`
-    and `extracted` are what experts estimate (see `Opinion`), `prior` is the tag's share among
-    labelled products, all in 0..1.
+    `votes` holds (neighbour id, similarity) of the neighbours that carry the tag. `linear`,
+    `trust`, `credibility` and `extracted` are what experts estimate (see `Opinion`), `prior` is the
+    tag's share among labelled products, all in 0..1.
     """
 
     tag: Tag
@@ -172,6 +174,7 @@ class Candidate:
     prior: float = 0.0
     linear: float = 0.0
     trust: float = 0.0
+    credibility: float = 1.0
     extracted: float = 0.0
 
 

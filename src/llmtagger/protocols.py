@@ -82,6 +82,10 @@ class Generator(Protocol):
 class Experts(Protocol):
     """Judge products by what was learnt from labelled ones."""
 
+    def compared(self, product: Product) -> Product:
+        """The product as it is compared with others: without names that are not believed."""
+        ...
+
     def judge(self, products: Sequence[Product], vectors: Vectors) -> list[Opinion]:
         """One opinion a product, in order; `vectors` are the products' own."""
         ...

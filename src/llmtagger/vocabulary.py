@@ -21,6 +21,9 @@ _LITERAL_SHARE = 0.5  # a key whose values stand in the text at least this often
 _COMMON = 64  # a surface shared by more tags than this says nothing (a bare number, "yes")
 
 
+Hit = tuple[int, int, list[int]]  # start and end in a folded text, positions of tags
+
+
 class Vocabulary:
     """An ordered set of tags, found by name, alias, label or literal mention.
 
@@ -160,15 +163,18 @@ class Vocabulary:
         vocabulary.
         """
         found: dict[int, list[Span]] = defaultdict(list)
-        if not len(self._automaton):
-            return {}
         for field, text in product.sources():
             folded = FoldedText(text)
-            for start, end, positions in _longest(self._automaton, folded, without):
+            for start, end, positions in self.hits(folded, without):
                 for position in positions:
                     if len(found[position]) < 3:
                         found[position].append(Span(field, folded.written(start, end)))
         return {position: tuple(spans) for position, spans in found.items()}
+
+    def hits(self, folded: FoldedText, without: Container[int] = frozenset()) -> Iterator[Hit]:
+        """Where a text names tags, in its order: no hit contains another."""
+        if len(self._automaton):
+            yield from _longest(self._automaton, folded, without)
 
     @classmethod
     def from_products(cls, products: Iterable[Product]) -> Vocabulary:
@@ -332,9 +338,7 @@ def _line(tag: Tag) -> str:
     return json.dumps(tag_to_record(tag), ensure_ascii=False)
 
 
-def _longest(
-    automaton: Any, folded: FoldedText, without: Container[int]
-) -> Iterator[tuple[int, int, list[int]]]:
+def _longest(automaton: Any, folded: FoldedText, without: Container[int]) -> Iterator[Hit]:
     """Word-bounded hits that no longer hit contains."""
     hits = []
     for last, (length, positions) in automaton.iter(folded.text):

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, PositiveInt
 
 from llmtagger.backends.arrays import open_array
@@ -15,6 +16,7 @@ from llmtagger.experts.extraction import Extractor
 from llmtagger.experts.linear import LinearExpert
 from llmtagger.experts.mentions import MentionRates
 from llmtagger.experts.panel import Panel
+from llmtagger.experts.places import PLACES
 from llmtagger.experts.sketch import BUCKETS, DIMENSION, Sketch
 from llmtagger.vocabulary import Vocabulary
 
@@ -37,6 +39,7 @@ def save_panel(panel: Panel, folder: Path) -> None:
     np.save(folder / "linear_tags.npy", panel.linear.tags)
     np.save(folder / "linear_shares.npy", panel.linear.shares)
     np.save(folder / "mentions.npy", panel.mentions.counts)
+    np.save(folder / "places.npy", panel.mentions.places)
     if panel.extractor is not None:
         np.save(folder / "extractor.npy", panel.extractor.weights)
         known = {"keys": panel.extractor.keys, "values": panel.extractor.gazetteer}
@@ -51,9 +54,8 @@ def open_panel(folder: Path, vocabulary: Vocabulary, dimension: int) -> Panel:
     tags = np.array(open_array(folder / "linear_tags.npy", np.int64, (None,)))
     if len(tags) and not (tags.min() >= 0 and tags.max() < len(vocabulary)):
         raise _damaged(folder / "linear_tags.npy")
-    counts = np.array(open_array(folder / "mentions.npy", np.int64, (len(vocabulary), 2)))
-    if (counts < 0).any() or (counts[:, 1] > counts[:, 0]).any():
-        raise _damaged(folder / "mentions.npy")
+    counts = _counts(folder / "mentions.npy", len(vocabulary))
+    places = _counts(folder / "places.npy", len(PLACES))
     return Panel(
         vocabulary,
         Sketch(np.array(open_array(folder / "words_idf.npy", np.float32, (BUCKETS,)))),
@@ -62,9 +64,17 @@ def open_panel(folder: Path, vocabulary: Vocabulary, dimension: int) -> Panel:
             open_array(folder / "linear.npy", np.float32, (len(tags), dimension + DIMENSION)),
             np.array(open_array(folder / "linear_shares.npy", np.float32, (len(tags),))),
         ),
-        MentionRates.of(vocabulary, counts),
+        MentionRates.of(vocabulary, counts, places),
         _extractor(folder) if (folder / "extractor.npy").exists() else None,
     )
+
+
+def _counts(path: Path, rows: int) -> NDArray[np.int64]:
+    """Mentions, and those of them that are right."""
+    counts = np.array(open_array(path, np.int64, (rows, 2)))
+    if (counts < 0).any() or (counts[:, 1] > counts[:, 0]).any():
+        raise _damaged(path)
+    return counts
 
 
 def _extractor(folder: Path) -> Extractor:

@@ -23,6 +23,7 @@ from llmtagger.catalog.products import FIELDS, join_tags
 from llmtagger.catalog.rows import RECORD_LIMIT, CatalogOptions, RejectedRow
 from llmtagger.catalog.tables import MOST_COLUMNS, guard, table_line
 from llmtagger.catalog.writeback import write_table
+from llmtagger.datatypes import REVIEWS
 from llmtagger.errors import CatalogError
 from llmtagger.terminal import harmless
 
@@ -293,7 +294,8 @@ def _flat(record: Mapping[str, Any]) -> dict[str, str]:
     row: dict[str, str] = {}
     plain = {name: value for name, value in record.items() if name not in _APART}
     for name, value in plain.items():
-        row[_free(name, row)] = _cell(value)
+        is_list = name == REVIEWS and isinstance(value, list)  # a review may hold any delimiter
+        row[_free(name, row)] = json.dumps(value, ensure_ascii=False) if is_list else _cell(value)
     for name, value in (record.get("attributes") or {}).items():
         row[_free(f"attributes.{name}", row)] = _cell(value)
     for each in ("tags", "review"):

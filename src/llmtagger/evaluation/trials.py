@@ -146,6 +146,9 @@ class _AsIfNew:
     index: CatalogueIndex
     learnt: Callable[[], Labelled]
 
+    def compared(self, product: Product) -> Product:
+        return self.index.experts.compared(product)
+
     def judge(self, products: Sequence[Product], vectors: Vectors) -> list[Opinion]:
         found = list(self.index.experts.judge(products, vectors))
         known = [at for at, product in enumerate(products) if self._is_labelled(product)]

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from llmtagger.datatypes import REVIEWS, Extraction, Opinion, Product, Span, TagKind
+from llmtagger.datatypes import Extraction, Opinion, Product, TagKind
 from llmtagger.experts import extraction, linear
 from llmtagger.experts.extraction import Extractor
 from llmtagger.experts.linear import LinearExpert
-from llmtagger.experts.mentions import MentionRates
+from llmtagger.experts.mentions import UNLEARNT, MentionRates
+from llmtagger.experts.places import Mention, Place, find_mentions, trimmed
 from llmtagger.experts.sketch import Sketch
 from llmtagger.protocols import Vectors
 from llmtagger.vocabulary import Vocabulary
@@ -20,6 +21,8 @@ from llmtagger.vocabulary import Vocabulary
 MOST = 20_000  # labelled products that are learnt from; more cost minutes and add little
 _TOP = 24  # tags that the linear expert names
 _FOLDS = 5
+_BELIEVED = 0.1  # credibility from which on a clause that names tags is compared,
+_BELIEVED_NAMES = 0.6  # and one that is made of names
 _TEXT_LIMIT = 2000  # characters
 
 
@@ -58,17 +61,28 @@ class Panel:
             extraction.fit(products) if has_spans(vocabulary) else None,
         )
 
+    def compared(self, product: Product) -> Product:
+        """The product as it is compared with others: without names that are not believed."""
+        rates = self.mentions
+        if rates is None:
+            return product
+
+        def believed(place: Place) -> bool:
+            stuffed = place in (Place.REPEATED, Place.LISTED)
+            return rates.credibility(place) >= (_BELIEVED_NAMES if stuffed else _BELIEVED)
+
+        return trimmed(self.vocabulary, product, believed)
+
     def judge(self, products: Sequence[Product], vectors: Vectors) -> list[Opinion]:
         """One opinion a product, in order."""
         estimates = self._estimates(products, vectors)
         opinions = []
         for row, product in enumerate(products):
-            mentioned = self.vocabulary.mentions(product)
+            mentions = find_mentions(self.vocabulary, product)
             opinions.append(
                 Opinion(
                     linear=estimates[row],
-                    mentioned=mentioned,
-                    trust=self.mentions.rates(_told(mentioned)) if self.mentions else {},
+                    **_told(mentions, self.mentions),
                     extracted=self.extractor.extract(product) if self.extractor else (),
                 )
             )
@@ -77,7 +91,8 @@ class Panel:
     def _estimates(self, products: Sequence[Product], vectors: Vectors) -> list[dict[int, float]]:
         if self.linear is None or self.sketch is None:
             return [{} for _ in products]
-        estimates = self.linear.estimate(features(self.sketch, products, vectors))
+        read = [self.compared(product) for product in products]
+        estimates = self.linear.estimate(features(self.sketch, read, vectors))
         return [best(self.linear.tags, row) for row in estimates]
 
 
@@ -99,6 +114,7 @@ class LeftOut:
         *,
         given: bool,
     ) -> None:
+        self._panel = panel
         self._opinions: dict[str, Opinion] = {}
         if panel.sketch is None or panel.mentions is None:
             self._opinions = {
@@ -117,15 +133,18 @@ class LeftOut:
             unknown = frozenset() if given else frozenset(np.flatnonzero(lost).tolist())
             for row in members.tolist():
                 product = products[row]
-                mentioned = panel.vocabulary.mentions(product, without=unknown)
+                mentions = find_mentions(panel.vocabulary, product, without=unknown)
                 self._opinions[product.id] = Opinion(
                     linear=best(tags, estimates[row]),
-                    mentioned=mentioned,
-                    trust=rates.rates(_told(mentioned)),
+                    **_told(mentions, rates),
                     extracted=extracted.get(product.id, ()),
                     unknown=unknown,
                     own=own,
                 )
+
+    def compared(self, product: Product) -> Product:
+        """The product as it is compared with others, by what all were taught."""
+        return self._panel.compared(product)
 
     def judge(self, products: Sequence[Product], vectors: Vectors) -> list[Opinion]:
         """The opinions of some of the products."""
@@ -148,8 +167,8 @@ def _cross_fitted(
 
 def _seen(
     products: Sequence[Product], labels: Any, vocabulary: Vocabulary, given: bool
-) -> Iterator[tuple[tuple[int, ...], set[int]]]:
-    """What each product mentions, outside of reviews, and carries.
+) -> Iterator[tuple[dict[int, Place], set[int]]]:
+    """What each product mentions, and where, and what it carries.
 
     A tag that a product alone brought into the vocabulary hides shorter mentions in its own text,
     but not in another's: these count as well.
@@ -157,18 +176,26 @@ def _seen(
     support = np.asarray(labels.sum(axis=0)).ravel()
     for row, product in enumerate(products):
         carried = set(labels.indices[labels.indptr[row] : labels.indptr[row + 1]].tolist())
-        mentioned = vocabulary.mentions(product)
+        mentioned = find_mentions(vocabulary, product)
         brought = set() if given else {tag for tag in carried if support[tag] == 1}
         if brought & mentioned.keys():
-            mentioned = vocabulary.mentions(product, without=brought) | mentioned
-        yield _told(mentioned), carried
+            mentioned = find_mentions(vocabulary, product, without=brought) | mentioned
+        yield _places(mentioned), carried
 
 
-def _told(mentioned: Mapping[int, tuple[Span, ...]]) -> tuple[int, ...]:
-    """The tags that the shop itself mentions; customers' words teach nothing of those."""
-    return tuple(
-        tag for tag, spans in mentioned.items() if any(span.field != REVIEWS for span in spans)
-    )
+def _places(mentions: Mapping[int, Mention]) -> dict[int, Place]:
+    return {tag: mention.place for tag, mention in mentions.items()}
+
+
+def _told(mentions: Mapping[int, Mention], rates: MentionRates | None) -> dict[str, Any]:
+    """What an opinion says of mentions: without rates, how places compare as a rule."""
+    places = _places(mentions)
+    of = rates.credibility if rates else UNLEARNT.__getitem__
+    return {
+        "mentioned": {tag: mention.spans for tag, mention in mentions.items()},
+        "credibility": {tag: of(place) for tag, place in places.items()},
+        "trust": rates.rates(places) if rates else {},
+    }
 
 
 def features(sketch: Sketch, products: Sequence[Product], vectors: Vectors) -> Vectors:

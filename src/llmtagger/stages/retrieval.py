@@ -102,7 +102,8 @@ class CatalogueRetriever:
         """One shortlist a product, in order; encodes and searches them as one batch."""
         if not products:
             return []
-        texts = [product.text()[: self._settings.text_limit] for product in products]
+        read = [self._experts.compared(product) for product in products]
+        texts = [product.text()[: self._settings.text_limit] for product in read]
         vectors = self._catalogue.encoder.encode(texts)
         found = self._neighbours(products, texts, vectors)
         self._ask_vocabulary(products, texts, vectors, found)
@@ -282,6 +283,7 @@ class CatalogueRetriever:
             prior=max(0.0, prior - opinion.own.get(tag, 0) / total),
             linear=opinion.linear.get(tag, 0.0),
             trust=opinion.trust.get(tag, 0.0),
+            credibility=opinion.credibility.get(tag, 1.0),
             extracted=extraction.probability if extraction else 0.0,
         )
 

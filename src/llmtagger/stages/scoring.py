@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from llmtagger.datatypes import (
-    REVIEWS,
     Candidate,
     Evidence,
     ParsedTags,
@@ -17,12 +16,13 @@ from llmtagger.datatypes import (
     ScoredTag,
     ScoredTags,
     Shortlist,
-    Span,
 )
 
 _SOFT = 0.02  # keeps the curve finite at 0 and 1
 _MANY = 1000  # carriers from which on a tag counts as fully supported
-_IN_REVIEWS = 0.25  # what a mention in a review counts of one in the shop's own words
+_BACKED = 0.6  # a vote or an estimate from which on a mention counts in full
+_SURE = 6  # the power of `trust` that needs no backing: .9 is .53, .5 nothing
+_UNBACKED = 0.08  # what it counts if neither speaks for the tag
 MODEL = ("chosen", "confidence")  # signals that are there only where the model was asked
 
 
@@ -68,29 +68,29 @@ class Weights:
 # `llmtagger calibrate` has fitted an index's own. The model's two weights are set by hand, and
 # small: models differ, and the small ones choose almost anything or nothing.
 WARM = Weights(
-    -4.84,
+    -4.56,
     {
-        "vote": (0.89, 0.23),
-        "lexical_vote": (-0.39, 0.31),
-        "name_similarity": (0.51, 0.0),
-        "name_lexical": (2.95, -0.18),
-        "literal": (1.23, 0.0),
-        "trust": (5.81, -0.42),
-        "extracted": (-1.95, 0.45),
-        "linear": (4.11, -0.03),
-        "rival": (1.97, -0.39),
-        "prior": (0.49, 0.0),
-        "support": (-0.29, 0.0),
+        "vote": (1.04, 0.12),
+        "lexical_vote": (-0.72, 0.41),
+        "name_similarity": (0.07, 0.0),
+        "name_lexical": (1.02, 0.07),
+        "literal": (0.52, 0.0),
+        "trust": (-4.91, 1.43),
+        "extracted": (-1.30, 0.49),
+        "linear": (4.25, -0.07),
+        "rival": (1.67, -0.37),
+        "prior": (0.20, 0.0),
+        "support": (-0.02, 0.0),
         "chosen": (0.3, 0.0),
         "confidence": (0.3, 0.0),
     },
 )
 COLD = Weights(
-    -4.11,
+    -3.69,
     {
-        "name_similarity": (1.33, 0.0),
-        "name_lexical": (2.11, 0.0),
-        "literal": (2.09, 0.0),
+        "name_similarity": (0.71, 0.0),
+        "name_lexical": (1.80, 0.0),
+        "literal": (2.34, 0.0),
         "chosen": (1.0, 0.0),
         "confidence": (1.0, 0.0),
     },
@@ -108,19 +108,22 @@ def signals(
 ) -> dict[str, float]:
     """All that is known of a candidate as numbers between 0 and 1 (a cosine for the name).
 
-    `rival` is the strength of the strongest other value of the same key, `support` the number of
-    the tag's carriers on a logarithmic scale.
+    A mention counts as far as it can be believed: by its place, and by whether similar products or
+    the linear expert speak for the tag as well. `rival` is the strength of the strongest other
+    value of the same key, `support` the number of the tag's carriers on a logarithmic scale.
     """
     spans = candidate.spans or (proposal.spans if proposal else ())
     confidence = math.exp(proposal.logprob) if proposal and proposal.logprob is not None else 0.0
     carriers = candidate.prior * labelled
+    backing = _backing(candidate, carriers)
+    believed = candidate.credibility * backing if spans else 0.0
     return {
         "vote": candidate.vote,
         "lexical_vote": candidate.lexical_vote,
         "name_similarity": candidate.name_similarity,
-        "name_lexical": candidate.name_lexical,
-        "literal": _literal(spans),
-        "trust": candidate.trust,
+        "name_lexical": candidate.name_lexical * (believed if spans else 1.0),
+        "literal": believed,
+        "trust": candidate.trust * backing,
         "extracted": candidate.extracted,
         "linear": candidate.linear,
         "rival": rival,
@@ -131,9 +134,16 @@ def signals(
     }
 
 
-def _literal(spans: tuple[Span, ...]) -> float:
-    """How much a mention counts: customers speak of other products and of how one is used."""
-    return max((_IN_REVIEWS if span.field == REVIEWS else 1.0 for span in spans), default=0.0)
+def _backing(candidate: Candidate, carriers: float) -> float:
+    """How far a mention is borne out by what similar products carry and the linear expert says.
+
+    Where no labelled product carries the tag, neither can speak for it, and none is missed. A tag
+    whose mentions have nearly always been right needs it less.
+    """
+    if carriers <= 0:
+        return 1.0
+    least = max(_UNBACKED, candidate.trust**_SURE)
+    return min(1.0, least + (1 - least) / _BACKED * max(candidate.vote, candidate.linear))
 
 
 @dataclass(frozen=True, slots=True)
