@@ -129,8 +129,10 @@ class Shop:
         return self._first("id", row.values).strip()
 
     def _first(self, name: str, values: Mapping[str, Any]) -> str:
-        cells = (str(values.get(column, "")) for column in self._choices.get(name, ()))
-        return next((cell for cell in cells if cell.strip()), "")
+        for column in self._choices.get(name, ()):
+            if (cell := str(values.get(column, ""))).strip():
+                return cell
+        return ""
 
     def names(self, row: Row) -> Iterator[str]:
         """What a variant may call this row as its parent."""
@@ -146,6 +148,8 @@ class Shop:
     def is_variant(self, row: Row) -> bool:
         """Whether the row says that it is a variant."""
         variants = self.profile.variants
+        if not variants.where:
+            return False
         cell = self.cell("where", row)
         return bool(cell) and re.fullmatch(variants.value, cell, re.IGNORECASE) is not None
 
