@@ -325,7 +325,10 @@ def test_quotes_that_never_close_are_read_in_linear_time(tmp_path: Path) -> None
             "a.csv", "id,title,title\n1,a,b\n", {}, "two columns 'title'", "rename", id="twice"
         ),
         pytest.param("a.csv", "id,ti\0tle\n", {}, "header", "mend", id="NUL in the header"),
-        pytest.param("a.xlsx", "PK", {}, "no suffix", ".csv", id="unknown suffix"),
+        pytest.param("a.xlsx", "PK", {}, "no workbook", "spreadsheet", id="bad workbook"),
+        pytest.param("a.xls", "x", {}, "Excel file of the kind .xls", "save it as .xlsx", id="xls"),
+        pytest.param("a.xlsm", "x", {}, "of the kind .xlsm", "without macros", id="xlsm"),
+        pytest.param("a.doc", "PK", {}, "no suffix", ".csv", id="unknown suffix"),
         pytest.param("a.parquet", "PAR1nonsense", {}, "not a Parquet", "export", id="bad parquet"),
         pytest.param("a.json", '[{"id": 1}, {', {}, "not a JSON array", ".jsonl", id="bad array"),
         pytest.param("a.csv", "id,title\n", {"encoding": "nope"}, "'nope'", "utf-8", id="name"),

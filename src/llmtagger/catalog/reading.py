@@ -8,10 +8,12 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from llmtagger.catalog.excel import OLD, SheetTable, open_sheet, refuse_old, sheet_rows
 from llmtagger.catalog.files import Source, find_encoding, first_character, open_source, unreadable
 from llmtagger.catalog.jsonl import read_array, read_lines
 from llmtagger.catalog.parquet import parquet_names, parquet_rows
 from llmtagger.catalog.products import SYNONYMS, Columns, Layout, build
+from llmtagger.catalog.profiles import PROFILES, recognise
 from llmtagger.catalog.rows import CatalogOptions, RejectedRow, Row, RowFault, Rows, reject
 from llmtagger.catalog.shops import Shop
 from llmtagger.catalog.tables import LINE, Table, check_header, open_table, restore, table_rows
@@ -38,6 +40,7 @@ class Opened:
 _JSON = {".jsonl", ".ndjson", ".json"}
 _TABLES = {".csv", ".tsv", ".txt"}
 _PARQUET = {".parquet"}
+_EXCEL = {".xlsx"}
 _UNNAMED = 20  # objects without an id field, none before them with one, that condemn a file
 
 
@@ -47,7 +50,7 @@ def read_catalog(
     *,
     rejected: Callable[[RejectedRow], None],
 ) -> Iterator[Product]:
-    """The products of a JSONL, JSON, CSV, TSV, Parquet or Shopify file; `-` is standard input.
+    """The products of a JSONL, JSON, CSV, TSV, Excel or Parquet file; `-` is standard input.
 
     Standard input can be read once; opened with `open_source`, it is read again at each call.
 
@@ -76,6 +79,8 @@ def open_catalog(source: Source, options: CatalogOptions) -> Opened:
     kind = _kind(source)
     if kind in _PARQUET:
         return _parquet(source, options)
+    if kind in _EXCEL:
+        return _excel(source, options)
     encoding = find_encoding(source, options.encoding)
     if kind == "":
         kind = ".json" if first_character(source, encoding) in "{[" else ".csv"
@@ -88,11 +93,13 @@ def open_catalog(source: Source, options: CatalogOptions) -> Opened:
 def _kind(source: Source) -> str:
     """The suffix; none where only the content can tell."""
     suffix = "" if source.piped else Path(source.name).suffix.lower()
-    if source.piped or suffix in _JSON | _TABLES | _PARQUET:
+    if source.piped or suffix in _JSON | _TABLES | _PARQUET | _EXCEL:
         return suffix
+    if suffix in OLD:
+        raise refuse_old(source.name, suffix)
     raise CatalogError(
         f"{source.name} has no suffix that says what it holds",
-        hint=f"name it {', '.join(sorted(_JSON | _TABLES | _PARQUET))}",
+        hint=f"name it {', '.join(sorted(_JSON | _TABLES | _PARQUET | _EXCEL))}",
     )
 
 
@@ -154,6 +161,36 @@ def _parquet(source: Source, options: CatalogOptions) -> Opened:
     layout = columns.layout(names)
     found = (_built(row, layout, cells=True) for row in parquet_rows(source))
     return Opened("Parquet file", layout.fields, found)
+
+
+def _excel(source: Source, options: CatalogOptions) -> Opened:
+    table, columns = open_excel(source, options)
+    profile = recognise(table.header, PROFILES)
+    if profile is not None:
+        shop = Shop(profile, table.header, options)
+        rows = shop.rows(sheet_rows(table), sheet_rows(table))
+        found = (_built(row, shop.layout, cells=True) for row in rows)
+        return Opened(f"{profile.name} (Excel)", shop.fields, found)
+    layout = columns.layout(tuple(name for name in table.header if name))
+    rows = map(_restored, sheet_rows(table))
+    found = (_built(row, layout, cells=True) for row in rows)
+    return Opened("Excel file", layout.fields, found)
+
+
+def open_excel(source: Source, options: CatalogOptions) -> tuple[SheetTable, Columns]:
+    """The sheet with the products and how its columns are found, the header checked."""
+
+    def columns(header: tuple[str, ...]) -> Columns:
+        profile = recognise(header, PROFILES)
+        return Shop(profile, header, options).columns if profile else general
+
+    def understood(header: tuple[str, ...]) -> bool:
+        return not columns(header).lacking(columns(header).layout(header))
+
+    general = Columns(options, SYNONYMS)
+    table = open_sheet(source, understood)
+    check_header(table.header, columns(table.header), source)
+    return table, columns(table.header)
 
 
 def _built(

@@ -39,7 +39,7 @@ def write_table(
     encoding = find_encoding(source, options.encoding)
     table = open_table(source, encoding, options)
     editor = _Editor(table, options, additions)
-    lines = dict(_described(source, options, additions))
+    lines = dict(described(source, options, additions))
     changes: dict[int, dict[str, str]] = {}
     for record in body(table):
         if (name := lines.get(record.line)) and (change := editor.change(record, name)):
@@ -54,7 +54,7 @@ def write_table(
     _write_exactly(table, _with_header(pieces, header), output)
 
 
-def _described(
+def described(
     source: Source, options: CatalogOptions, additions: Additions
 ) -> Iterator[tuple[int, str]]:
     """The line that describes each product to which something is added."""

@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO
 
 from llmtagger.catalog.additions import Additions, collect
+from llmtagger.catalog.excel import write_rows
 from llmtagger.catalog.files import Source, open_source
 from llmtagger.catalog.products import FIELDS, join_tags
+from llmtagger.catalog.returning import write_excel
 from llmtagger.catalog.rows import RECORD_LIMIT, CatalogOptions, RejectedRow
 from llmtagger.catalog.tables import MOST_COLUMNS, guard, table_line
 from llmtagger.catalog.writeback import write_table
@@ -49,7 +51,7 @@ def write_records(
     review_column: str | None = None,
     plain: bool = False,
 ) -> int:
-    """Write output records to a .jsonl, .csv, .tsv or .parquet file; `-` is JSONL to stdout.
+    """Write output records to a .jsonl, .csv, .tsv, .xlsx or .parquet file; `-` is JSONL to stdout.
 
     Returns how many there were. Tables are for people: a column for each field and attribute,
     the names of `tags` and of those for `review` joined with `|` (a JSON list where a tag holds
@@ -244,16 +246,27 @@ def _write_parquet(records: Records, handle: IO[bytes]) -> int:
     return count
 
 
+def _write_xlsx(records: Records, handle: IO[bytes]) -> int:
+    with _flattened(records) as (columns, rows, count):
+        table = ([row.get(name, "") for name in columns] for row in rows)
+        write_rows(itertools.chain([columns], table), handle, "products", cut=True)
+    return count
+
+
 _WRITERS: dict[str, Callable[[Records, IO[bytes]], int]] = {
     ".jsonl": _write_jsonl,
     ".ndjson": _write_jsonl,
     ".csv": _write_csv,
     ".tsv": _write_tsv,
     ".parquet": _write_parquet,
+    ".xlsx": _write_xlsx,
 }
 
 # Formats that are written back where the input has them: the source, its additions, the new file
-_WRITE_BACK: dict[str, WriteBack] = dict.fromkeys((".csv", ".tsv", ".txt"), write_table)
+_WRITE_BACK: dict[str, WriteBack] = {
+    **dict.fromkeys((".csv", ".tsv", ".txt"), write_table),
+    ".xlsx": write_excel,
+}
 
 
 @contextmanager
