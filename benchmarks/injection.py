@@ -251,7 +251,7 @@ def measure(name: str, chosen: argparse.Namespace) -> Record:
             "rows": [
                 row(arm, part, rows, groups, attacks, chosen.each)
                 for arm, rows in arms.items()
-                for part in ("all", "known wording", "held out")
+                for part in ("all", "found by a rule", "not found")
             ],
             "by_place": sliced(arms, [attack.payload.place for attack in attacks]),
             "by_disguise": sliced(arms, [attack.payload.obfuscation for attack in attacks]),
@@ -309,8 +309,8 @@ def row(
     each: int,
 ) -> Record:
     """One line of the table: shares with intervals, drawn by product group."""
-    wanted = {"all": (True, False), "known wording": (False,), "held out": (True,)}[part]
-    at = [n for n, attack in enumerate(attacks) if attack.payload.held_out in wanted]
+    wanted = {"all": (True, False), "found by a rule": (True,), "not found": (False,)}[part]
+    at = [n for n, attack in enumerate(attacks) if attack.payload.is_known in wanted]
     boot = Bootstrap([groups[n] for n in at], seed=0)
     figures = {
         name: boot.mean(values[at, column]).record()

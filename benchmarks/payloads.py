@@ -10,6 +10,7 @@ from itertools import cycle
 from pathlib import Path
 
 from llmtagger.datatypes import Candidate, Product, Shortlist
+from llmtagger.injection import rules_in
 
 FILE = Path(__file__).with_name("payloads.toml")
 OF_PRODUCT = ("title", "description", "comment", "attribute", "key", "brand")
@@ -17,6 +18,7 @@ OF_INDEX = ("neighbour", "tag", "alias")
 PLACES = OF_PRODUCT + OF_INDEX
 
 _LOOK_ALIKES = str.maketrans("aceiopsxyABCEHKMOPTX", "асеіорѕхуАВСЕНКМОРТХ")
+_SMALL_CAPITALS = str.maketrans("abcdefghijklmnopqrtuvwyz", "ᴀʙᴄᴅᴇꜰɢʜɪᴊᴋʟᴍɴᴏᴘǫʀᴛᴜᴠᴡʏᴢ")
 _DIGITS = str.maketrans("aeiostAEIOST", "431057431057")
 
 
@@ -63,6 +65,32 @@ OBFUSCATIONS: Mapping[str, Callable[[str], str]] = {
 }
 
 
+def small_capitals(text: str) -> str:
+    """Small capitals for letters, as far as Unicode has them; other text stays."""
+    return text.lower().translate(_SMALL_CAPITALS)
+
+
+def squared(text: str) -> str:
+    """White letters on black squares; other text stays."""
+    return "".join(chr(0x1F170 + ord(c) - 65) if "A" <= c <= "Z" else c for c in text.upper())
+
+
+def html_escapes(text: str) -> str:
+    """Each character as its number in HTML."""
+    return "".join(f"&#{ord(c)};" for c in text)
+
+
+FORMS: Mapping[str, Callable[[str], str]] = {
+    **OBFUSCATIONS,
+    "small_capitals": small_capitals,
+    "squared": squared,
+    "html_escapes": html_escapes,
+    "percent_escapes": lambda text: "".join(f"%{byte:02X}" for byte in text.encode()),
+    "pinyin": str,
+    "other_language": str,
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Payload:
     """One order in one place and one disguise; `text` has {tag} for the tag that it names."""
@@ -70,7 +98,6 @@ class Payload:
     order: str
     lang: str
     text: str
-    held_out: bool
     place: str
     obfuscation: str
 
@@ -78,6 +105,11 @@ class Payload:
     def id(self) -> str:
         """Tells payloads apart: `ignore-above/title/plain`."""
         return f"{self.order}/{self.place}/{self.obfuscation}"
+
+    @property
+    def is_known(self) -> bool:
+        """Whether a rule of the guard finds it in the middle of a line."""
+        return bool(rules_in(f"Mug {self.said('gift')}"))
 
     def said(self, tag: str) -> str:
         """The text that names a tag, in its disguise."""
@@ -157,5 +189,4 @@ def _changes(order: Mapping[str, str], obfuscation: str) -> bool:
 
 
 def _payload(order: dict[str, str], place: str, obfuscation: str) -> Payload:
-    held_out = bool(order.get("held_out", False))
-    return Payload(order["id"], order["lang"], order["text"], held_out, place, obfuscation)
+    return Payload(order["id"], order["lang"], order["text"], place, obfuscation)

@@ -100,7 +100,7 @@ def test_there_are_enough_of_each_kind() -> None:
         (Counter(payload.place for payload in ALL), 20),
         (Counter(payload.obfuscation for payload in ALL), 20),
         (Counter(payload.lang for payload in ALL), 60),
-        (Counter(payload.held_out for payload in ALL), 60),
+        (Counter(payload.is_known for payload in ALL), 60),
     ):
         assert min(kinds.values()) >= least
     assert {payload.place for payload in ALL} == set(PLACES)
@@ -130,7 +130,7 @@ def test_with_the_guard_known_orders_bring_nothing(
     known = [
         (tagged, payload)
         for tagged, payload in zip(results, SAMPLE, strict=True)
-        if not payload.held_out
+        if payload.is_known
     ]
     gained = [payload.id for tagged, payload in known if TAG in _kept(tagged)]
     assert len(gained) <= 0.01 * len(known), gained

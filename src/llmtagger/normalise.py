@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import html
 import re
 import unicodedata
 from collections.abc import Iterator
+from functools import lru_cache
+from itertools import groupby
+from typing import Literal
 
 INVISIBLE = re.compile(  # Unicode's Default_Ignorable_Code_Point: nobody sees these
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
     "\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8"
     "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
+# Combining characters, and others that have no letter or digit; \uff9e and \uff9f become marks.
+_MARKS = re.compile(r"(?:[^\w\x00-\x7f]|[\uff9e\uff9f]){31,}")
+_ENDLESS = re.compile(r"&#[0-9]{100,};?")  # no character; int() refuses over 4,300 digits
 _HYPHENS = str.maketrans(dict.fromkeys("-‐‑‒–—_/·・", " "))
 
 
@@ -25,6 +32,26 @@ def normalise(text: str) -> str:
 def loosen(text: str) -> str:
     """`normalise`, and hyphens read as spaces: `"T-Shirt"` becomes `"t shirt"`."""
     return " ".join(normalise(text).translate(_HYPHENS).split())
+
+
+def unicode_form(form: Literal["NFKC", "NFKD"], text: str) -> str:
+    """`unicodedata.normalize` in linear time.
+
+    It sorts the marks after a letter by insertion, so 32,000 of them in the wrong order take
+    seconds. Long runs are sorted here first; the result is the same.
+    """
+    if len(text) > 30 and not text.isascii():
+        text = _MARKS.sub(lambda run: _in_order(run[0]), text)
+    return unicodedata.normalize(form, text)
+
+
+def unescaped(text: str) -> str:
+    """`html.unescape` for any text: numbers of any length are read, as U+FFFD.
+
+    >>> unescaped("Salt &amp; pepper &#" + "9" * 5_000 + ";")
+    'Salt & pepper �'
+    """
+    return html.unescape(_ENDLESS.sub("\ufffd", text))
 
 
 def is_han(char: str) -> bool:
@@ -87,8 +114,17 @@ class FoldedText:
 def _fold(text: str) -> str:
     if text.isascii():
         return text.lower()
-    folded = unicodedata.normalize("NFKC", INVISIBLE.sub("", text)).casefold()
-    return unicodedata.normalize("NFKC", folded)
+    return unicode_form("NFKC", unicode_form("NFKC", INVISIBLE.sub("", text)).casefold())
+
+
+def _in_order(run: str) -> str:
+    """The run decomposed, each stretch of marks in canonical order."""
+    apart = "".join(unicodedata.normalize("NFKD", char) for char in run)
+    stretches = groupby(apart, lambda char: unicodedata.combining(char) > 0)
+    return "".join(
+        "".join(sorted(marks, key=unicodedata.combining) if are_marks else marks)
+        for are_marks, marks in stretches
+    )
 
 
 def _clusters(text: str) -> Iterator[tuple[int, int]]:
@@ -109,7 +145,14 @@ def _attaches(text: str, start: int, position: int) -> bool:
     if is_han(char) or char.islower() or char.isupper():
         return False  # these never compose with what is before them
     cluster = text[start:position]
+    return (_composes if len(cluster) > 8 else _kept_composes)(cluster, char)
+
+
+def _composes(cluster: str, char: str) -> bool:
     return _fold(cluster + char) != _fold(cluster) + _fold(char)
+
+
+_kept_composes = lru_cache(4096)(_composes)  # mostly syllables of Hangul, and symbols
 
 
 def _joined(left: str, right: str) -> bool:

@@ -7,7 +7,6 @@ tf / (tf + k1 (1 - b + b length / mean length)). A word of the query counts once
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from llmtagger.backends.arrays import open_array
 from llmtagger.backends.vectors import best_positions
 from llmtagger.errors import IndexDamaged
+from llmtagger.normalise import unicode_form
 from llmtagger.protocols import Hits, Mask
 
 _K1, _B = 1.5, 0.75
@@ -135,7 +135,7 @@ def words_of(text: str) -> Iterator[str]:
     >>> list(words_of("Card Slots 无线耳机"))
     ['card', 'slot', '无线', '耳机', '无线耳机', '线耳']
     """
-    folded = unicodedata.normalize("NFKC", text[:_LIMIT]).casefold()
+    folded = unicode_form("NFKC", text[:_LIMIT]).casefold()
     for han, kana, word in _RUNS.findall(folded):
         if han:
             yield from _han_words(han)

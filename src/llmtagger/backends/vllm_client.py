@@ -37,6 +37,9 @@ METRICS = 5.0  # s for counters that are only shown
 MOST_COUNTED = 2.0**63  # tokens; no counter of an honest server comes so far
 BUSY = (429, 503)
 SEED = 0
+_SAMPLE = re.compile(  # a line of /metrics
+    r"^([\w:]+)(?:\{[^}\n]*\})? ([0-9.eE+]{1,40})(?!\S)", re.MULTILINE
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -388,7 +391,7 @@ def _metrics_text(replica: Replica) -> str:
 
 def _counter(text: str, name: str) -> float:
     """The sum of the counters of that name; what is no count is left out."""
-    said = re.findall(rf"^{name}(?:{{[^}}\n]*}})? ([0-9.eE+]{{1,40}})(?!\S)", text, re.M)
+    said = [value for counted, value in _SAMPLE.findall(text) if counted == name]
     return sum(count for each in said if (count := _count(each)) <= MOST_COUNTED)
 
 

@@ -17,21 +17,26 @@ _PHASES = (
 _ERROR = re.compile(r"\b(?:\w+Error|\w+Exception|Error|Killed)\b[:\s].*")
 _PREFIX = re.compile(r"^(?:\x1b\[[\d;]*m|\([^)]*\)\s|(?:ERROR|CRITICAL) \d\S* \S+ \[[^\]]*\] ?)+")
 _VAGUE = "Engine core initialization failed"  # the outer error; the cause stands above it
-_CAUSES: tuple[tuple[str, type[EngineError], str], ...] = (
+_CAUSES: tuple[tuple[re.Pattern[str], type[EngineError], str], ...] = (
     (
-        r"out of memory|MemoryError|Cannot allocate memory|Free memory on device|"
-        r"Available memory on node|No available memory|larger than the available KV cache|Killed",
+        re.compile(
+            r"out of memory|MemoryError|Cannot allocate memory|Free memory on device"
+            r"|Available memory on node|No available memory"
+            r"|larger than the available KV cache|Killed"
+        ),
         EngineStartError,
         "It ran out of memory: end other programs or choose a smaller model with --model.",
     ),
     (
-        r"[Aa]ddress already in use",
+        re.compile(r"[Aa]ddress already in use"),
         EngineStartError,
         "Choose another port with --port, or leave it out to get a free one.",
     ),
     (
-        r"not a valid model identifier|Repository Not Found|does not appear to have|"
-        r"Can't load the configuration|Invalid repository ID|LocalEntryNotFound",
+        re.compile(
+            r"not a valid model identifier|Repository Not Found|does not appear to have"
+            r"|Can't load the configuration|Invalid repository ID|LocalEntryNotFound"
+        ),
         ModelMissing,
         "Check --model: a folder in Hugging Face format, a Hugging Face id, or auto.",
     ),
@@ -59,7 +64,7 @@ def explain(log: Path, model: str) -> EngineError:
     text = tail(log, 1 << 18)
     reason = _telling_line(text)
     for pattern, kind, hint in _CAUSES:
-        if re.search(pattern, text if kind is ModelMissing else reason):
+        if pattern.search(text if kind is ModelMissing else reason):
             return kind(f"vLLM cannot serve {model}: {reason}", hint=f"{hint} Log: {log}")
     return EngineStartError(
         f"vLLM ended while starting {model}: {reason}", hint=f"The whole log: {log}"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import html
 import re
 from typing import Any, Literal
 
 from llmtagger.datatypes import Problem, Product
+from llmtagger.normalise import unescaped
 
 LOST = "\ufffd"  # stands for a character that could not be read
 _UNWRITABLE = re.compile("[\0\ud800-\udfff]")
@@ -78,7 +78,7 @@ def html_to_text(source: str) -> str:
     'Soft wool\\nS\\nM'
     """
     if "<" not in source:
-        return _lines(html.unescape(source))
+        return _lines(unescaped(source))
     flat = " ".join(source.split())
     return _lines(_parsed(flat) if flat.count("<") <= _MOST_TAGS else _stripped(flat))
 
@@ -98,7 +98,7 @@ def _stripped(source: str) -> str:
     """A rougher reading in linear time, for bodies with more tags than a product needs."""
     for unseen in (_COMMENT, _UNSEEN_TEXT, _TAG):
         source = unseen.sub("\n", source)
-    return html.unescape(source)
+    return unescaped(source)
 
 
 def _lines(text: str) -> str:

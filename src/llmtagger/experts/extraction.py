@@ -12,6 +12,7 @@ import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -177,11 +178,12 @@ def _softmax(scores: Vectors) -> Vectors:
 
 def _tokens(title: str) -> list[_Token]:
     """Words, numbers and signs; of Chinese, every character."""
-    return [
+    found = (
         _Token(normalise(m[0]), _shape(m[0]), m.start(), m.end())
         for m in _TOKEN.finditer(title)
         if normalise(m[0])
-    ][:_TOKEN_LIMIT]
+    )
+    return list(islice(found, _TOKEN_LIMIT))
 
 
 def _shape(text: str) -> str:
