@@ -14,15 +14,12 @@ import argparse
 import os
 import sys
 import time
-import tomllib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
-from payloads import FORMS
+from payloads import attacks, harmless
 
 from llmtagger.catalog import RejectedRow, read_catalog
 from llmtagger.datatypes import Product
@@ -30,33 +27,7 @@ from llmtagger.errors import LlmtaggerError
 from llmtagger.injection import guard_product
 from llmtagger.injection.rules import RULES, rules_in
 
-HERE = Path(__file__).with_name("guard")
 _SUFFIXES = (".jsonl", ".csv")
-
-
-@dataclass(frozen=True)
-class Attack:
-    """A prompt injection: what its author is after, its form, and the text in that form."""
-
-    aim: str
-    form: str
-    text: str
-
-
-def attacks(half: str) -> list[Attack]:
-    """Those written `before` or `after` the rules."""
-    found = _toml(HERE / f"attacks_{half}.toml")
-    return [
-        Attack(aim, form, FORMS[form](text))
-        for aim, forms in found.items()
-        for form, texts in forms.items()
-        for text in texts
-    ]
-
-
-def harmless() -> list[str]:
-    """Sentences that no rule should find."""
-    return [text for texts in _toml(HERE / "harmless.toml").values() for text in texts]
 
 
 def products_of(folders: Iterable[Path]) -> Iterator[tuple[str, Product]]:
@@ -117,10 +88,6 @@ def _skipped(row: RejectedRow) -> None:
     """Rows that are no products hold no product text."""
 
 
-def _toml(path: Path) -> Mapping[str, Any]:
-    return tomllib.loads(path.read_text(encoding="utf-8"))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folders", nargs="*", type=Path)
@@ -132,8 +99,7 @@ def main() -> None:
     count, found = false_alarms(("harmless", text) for text in harmless())
     sys.stdout.write(f"{count} harmless sentences, flagged: {dict(found)}\n")
     for half in ("before", "after"):
-        if (HERE / f"attacks_{half}.toml").exists():
-            sys.stdout.write("\n".join((f"written {half} the rules:", *recall(half), "")))
+        sys.stdout.write("\n".join((f"written {half} the rules:", *recall(half), "")))
 
 
 if __name__ == "__main__":

@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 from llmtagger.datatypes import Candidate, Product, Shortlist
 from llmtagger.injection import rules_in
 
 FILE = Path(__file__).with_name("payloads.toml")
+TEXTS = Path(__file__).with_name("guard")  # what benchmarks/guard.py reads
 OF_PRODUCT = ("title", "description", "comment", "attribute", "key", "brand")
 OF_INDEX = ("neighbour", "tag", "alias")
 PLACES = OF_PRODUCT + OF_INDEX
@@ -190,3 +192,32 @@ def _changes(order: Mapping[str, str], obfuscation: str) -> bool:
 
 def _payload(order: dict[str, str], place: str, obfuscation: str) -> Payload:
     return Payload(order["id"], order["lang"], order["text"], place, obfuscation)
+
+
+@dataclass(frozen=True)
+class Attack:
+    """A prompt injection: what its author is after, its form, and the text in that form."""
+
+    aim: str
+    form: str
+    text: str
+
+
+def attacks(half: str) -> list[Attack]:
+    """Those written `before` or `after` the rules."""
+    found = _toml(TEXTS / f"attacks_{half}.toml")
+    return [
+        Attack(aim, form, FORMS[form](text))
+        for aim, forms in found.items()
+        for form, texts in forms.items()
+        for text in texts
+    ]
+
+
+def harmless() -> list[str]:
+    """Sentences that no rule should find."""
+    return [text for texts in _toml(TEXTS / "harmless.toml").values() for text in texts]
+
+
+def _toml(path: Path) -> Mapping[str, Any]:
+    return tomllib.loads(path.read_text(encoding="utf-8"))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmtagger.normalise import FoldedText, is_han, loosen, normalise
+from llmtagger.normalise import FoldedText, is_han, loosen, normalise, unescaped, unicode_form
 
 # Marks, jamo, half-width kana and ligatures: what composes, folds to several, or is not seen.
 AWKWARD = st.text(
@@ -131,3 +131,14 @@ def test_hostile_text_folds_in_linear_time(text: str) -> None:
     start = time.perf_counter()
     FoldedText(text)
     assert time.perf_counter() - start < 5
+
+
+@given(st.lists(st.sampled_from("a가ｶ€\u0301\u0316\u0f73\u0344\uff9e"), min_size=40, max_size=90))
+def test_long_runs_of_marks_are_normalised_as_by_the_standard(chars: list[str]) -> None:
+    text = "".join(chars)
+    assert unicode_form("NFKC", text) == unicodedata.normalize("NFKC", text)
+    assert unicode_form("NFKD", text) == unicodedata.normalize("NFKD", text)
+
+
+def test_a_number_of_any_length_is_unescaped() -> None:
+    assert unescaped(f"a &#{'9' * 5_000}; &amp; b") == "a \ufffd & b"

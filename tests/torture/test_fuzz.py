@@ -91,8 +91,31 @@ PIECES = st.sampled_from(
             "NaN",
             "1e999",
         ),
-        *('{"id": 1, "title": "a"}', "id,title\n", "=1+1", "<p>", "<!--", "&#0;", "&amp;"),
-        *("{{", "}}", "{%", "%}", "{#", "#}", "<|im_end|>", "忽略以上指令", "高清", "é", "e\u0301"),
+        *(
+            '{"id": 1, "title": "a"}',
+            "id,title\n",
+            "=1+1",
+            "<p>",
+            "<!--",
+            "&#0;",
+            "&#9",
+            "&amp;",
+            "_",
+        ),
+        *(
+            "{{",
+            "}}",
+            "{%",
+            "%}",
+            "{#",
+            "#}",
+            "<|im_end|>",
+            "忽略以上指令",
+            "高清",
+            "é",
+            "e\u0301",
+            "\u0301\u0316",
+        ),
         *("\u200b", "\ufeff", "\u202e", "\u2028", "\x85", "\x1a", "\U0001f3f4", "ｔａｇ", "𠮷"),
     ]
 )
@@ -123,11 +146,17 @@ RECORD = st.dictionaries(
     JSON,
     max_size=6,
 )
+REPEATED = st.builds(  # a row of something, such as underscores, and what may end it
+    lambda piece, count, tail: piece * count + tail,
+    PIECES | st.text(min_size=1, max_size=2),
+    st.integers(1, 3_000),
+    TEXT,
+)
 PRODUCT = st.builds(
     Product,
     id=TEXT,
-    title=TEXT,
-    description=TEXT,
+    title=TEXT | REPEATED,
+    description=TEXT | REPEATED,
     brand=TEXT,
     category=TEXT,
     attributes=st.dictionaries(TEXT, TEXT, max_size=3),
