@@ -153,6 +153,17 @@ def output_record(tagged: TaggedProduct, cut: Cut, run: Mapping[str, str]) -> di
     }
 
 
+def given_record(product: Product, run: Mapping[str, str], tags: Collection[str]) -> dict[str, Any]:
+    """One line of output for a product that was not tagged; `tags` are those it came with."""
+    return product_record(product) | {
+        "tags": [{"tag": tag, "given": True} for tag in tags],
+        "review": [],
+        "rejected": [],
+        "problem": None,
+        "run": dict(run),
+    }
+
+
 def _scored(item: ScoredTag, lang: str) -> dict[str, Any]:
     return {
         "tag": item.tag.label(lang),

@@ -1,17 +1,26 @@
-"""One run of `llmtagger tag`: from an input file to an output file, resumable."""
+"""One run of `llmtagger tag`: from an input file to an output file, resumable.
+
+TagJob ─▶ run      writes the output, or the input with its new tags
+       ─▶ preview  says what would change, and writes nothing
+       ─▶ dry_run  renders the prompts and estimates what the whole file costs
+"""
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shlex
+import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from tempfile import TemporaryDirectory
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from llmtagger import adapters
 from llmtagger.adapters import Adapter
@@ -22,19 +31,34 @@ from llmtagger.catalog import (
     RejectedRow,
     Source,
     check_format,
+    is_written_back,
     open_source,
     read_catalog,
     write_records,
     write_rejects,
+    writes_back,
 )
+from llmtagger.catalog.backup import kept_backup
 from llmtagger.catalog.preflight import Output, check_files
+from llmtagger.catalog.writing import RECORDS, replacing
 from llmtagger.config import Settings
-from llmtagger.datatypes import Completion, Product, Prompt, TaggedProduct
-from llmtagger.errors import CatalogError, RunError, TuningError
-from llmtagger.output import Cut, output_record
+from llmtagger.datatypes import (
+    Completion,
+    Problem,
+    Product,
+    Prompt,
+    Reason,
+    ScoredTag,
+    TaggedProduct,
+)
+from llmtagger.errors import CatalogError, ConfigError, RunError, TuningError
+from llmtagger.locking import sole
+from llmtagger.normalise import normalise
+from llmtagger.output import Cut, given_record, output_record
 from llmtagger.pipeline import Tagger, build_tagger
+from llmtagger.protocols import Generator
 from llmtagger.runs import Journal
-from llmtagger.scorers import AskMode, may_ask
+from llmtagger.scorers import AskMode, Plan, may_ask
 from llmtagger.scorers import plan as scoring_plan
 from llmtagger.templates import TemplateFile, find_template, live_template
 from llmtagger.threads import one_core_each
@@ -44,12 +68,18 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 NO_ADAPTER = "none"
+_MILLION = 1_000_000
 STANDARD = "-"  # stdin as an input, stdout as an output
 
 
 @dataclass(frozen=True, slots=True)
 class TagJob:
-    """What is to be tagged, with what, and where it goes."""
+    """What is to be tagged, with what, and where it goes.
+
+    `details` is a JSONL file for the full records, where the output holds tags only. With
+    `only_untagged`, products that have tags pass through as they are. With `in_place`, `output` is
+    the input, of which a backup is kept.
+    """
 
     input: str
     index: Path
@@ -60,9 +90,15 @@ class TagJob:
     prompt: str | None = None
     threshold: float | None = None
     min_precision: float | None = None
+    max_tags: int | None = None
     llm: AskMode = "auto"
     limit: int | None = None
+    only_untagged: bool = False
     fresh: bool = False
+    details: Path | None = None
+    review_column: str | None = None
+    plain: bool = False
+    in_place: bool = False
     settings: Settings = field(default_factory=Settings)
     options: CatalogOptions = field(default_factory=CatalogOptions)
 
@@ -87,24 +123,58 @@ class TagJob:
 
         This comes before anything is read: a run may take hours to get to its output.
         """
-        outputs = [Output(self.output, "the output"), Output(self.rejects, "the rejects file")]
+        outputs = [Output(self.rejects, "the rejects file")]
+        if not self.in_place:
+            outputs.append(Output(self.output, "the output"))
         if self.journal is not None:
             outputs.append(Output(self.journal, "the journal"))
-        check_files([self.input], outputs, hint="write to another file")
-        if self.output != STANDARD:
-            check_format(Path(self.output), self.input)
+        if self.details is not None:
+            outputs.append(Output(self.details, "the details file", RECORDS))
+        check_files(
+            [self.input],
+            outputs,
+            hint="name another file, or use --in-place, which keeps a backup of the input",
+        )
+        if self.in_place:
+            self._check_in_place()
+        elif self.output != STANDARD:
+            check_format(Path(self.output), self.input, plain=self.plain)
+
+    def _check_in_place(self) -> None:
+        if not Path(self.input).is_file() or self.input == STANDARD:
+            raise ConfigError(
+                f"{self.input} cannot be changed in place: it is not a file",
+                hint="name an output with -o",
+            )
+        if not writes_back(self.input):
+            raise ConfigError(
+                f"{self.input} cannot be changed in place: tags cannot be put back into its format",
+                hint="name an output with -o",
+            )
+
+    def passes(self, product: Product) -> bool:
+        """Whether a product goes to the output as it is."""
+        return self.only_untagged and bool(product.tags)
 
 
 @dataclass(slots=True)
 class RunSummary:
-    """What a run did. Seconds are wall time of asking the model; tokens are summed answers'."""
+    """What a run did.
+
+    `seconds` is the wall time of tagging; tokens are summed over the answers. `passed` products
+    went through as they were, `untagged` ones have neither a tag of their own nor a kept one.
+    `tags`, `reasons` (why tags are for review) and `rejected_reasons` are counts, the
+    most frequent first. `cost` is set where the settings name a price.
+    """
 
     run: dict[str, str]
     cut: Cut
+    price: float | None = None
     warnings: tuple[str, ...] = ()
     decision: str = ""
     promised: bool = True
     products: int = 0
+    passed: int = 0
     asked: int = 0
     resumed: int = 0
     problems: int = 0
@@ -112,11 +182,18 @@ class RunSummary:
     kept: int = 0
     review: int = 0
     new: int = 0
+    blocked: int = 0
+    untagged: int = 0
+    tags: dict[str, int] = field(default_factory=dict)
+    reasons: dict[str, int] = field(default_factory=dict)
+    rejected_reasons: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cache_hit_rate: float | None = None
+    cost: float | None = None
     output: str = ""
+    backup: str | None = None
     rejects: str | None = None
 
 
@@ -143,7 +220,10 @@ class Input:
         self._job = job
         self._source = source
         self.rejected: list[RejectedRow] = []
-        self.count = sum(1 for _ in self._read(self.rejected.append))
+        self.count = self.passed = 0
+        for product in self._read(self.rejected.append):
+            self.count += 1
+            self.passed += job.passes(product)
         if not self.count and not self.rejected:
             raise CatalogError(f"{job.input} holds no products", hint="check the input")
 
@@ -155,7 +235,19 @@ class Input:
 
     def _read(self, rejected: Callable[[RejectedRow], None]) -> Iterator[Product]:
         found = read_catalog(self._source, self._job.options, rejected=rejected)
-        return islice(found, self._job.limit)
+        column = self._job.review_column
+        return islice(found if column is None else _without(found, column), self._job.limit)
+
+    def to_tag(self) -> Iterator[Product]:
+        """The products that do not pass through as they are."""
+        return (product for product in self if not self._job.passes(product))
+
+
+def _without(products: Iterable[Product], column: str) -> Iterator[Product]:
+    """Products without what an earlier run wrote into a column, which says nothing of them."""
+    for product in products:
+        rest = {name: value for name, value in product.extra.items() if name != column}
+        yield replace(product, extra=rest)
 
 
 def read_products(job: TagJob) -> tuple[list[Product], list[RejectedRow]]:
@@ -214,11 +306,80 @@ def run(job: TagJob, reporter: Reporter) -> RunSummary:
     The input is gone through several times and no more than what is being tagged is held.
     """
     job.check()
-    with open_source(job.input) as source:
-        return _run(job, Input(job, source), reporter)
+    with _tagged(job, reporter, job.journal) as (products, journal, summary):
+        _write(job, products, journal, summary)
+        if write_rejects(products.rejected, job.rejects, like=job.input):
+            summary.rejects = str(job.rejects)
+    return summary
 
 
-def _run(job: TagJob, products: Input, reporter: Reporter) -> RunSummary:
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a run would do to one product: tags to add, and tags for review with the reason."""
+
+    product: Product
+    added: tuple[ScoredTag, ...]
+    review: tuple[tuple[ScoredTag, Reason], ...]
+    problem: Problem | None = None
+
+
+def preview(job: TagJob, reporter: Reporter, show: Callable[[Change], None]) -> RunSummary:
+    """Tag as `run` does, and `show` what would change, product by product; writes no file.
+
+    What the journal of an earlier run holds is used and left as it is.
+    """
+    with TemporaryDirectory() as folder, ExitStack() as stack:
+        journal = None if job.fresh else _copied(job.journal, Path(folder))
+        products, results, summary = stack.enter_context(_tagged(job, reporter, journal))
+        for outcome in _outcomes(job, products, results):
+            _count(summary, outcome)
+            if isinstance(outcome, TaggedProduct):
+                show(_change(outcome, summary.cut))
+    return summary
+
+
+def _copied(journal: Path | None, folder: Path) -> Path | None:
+    if journal is None or not journal.is_file():
+        return None
+    busy = RunError(f"another process is working on {journal}", hint="wait for it to end")
+    with sole(journal, busy):
+        for suffix in ("", "-wal"):
+            if (part := Path(f"{journal}{suffix}")).exists():
+                shutil.copyfile(part, folder / part.name)
+    return folder / journal.name
+
+
+def _change(tagged: TaggedProduct, cut: Cut) -> Change:
+    placed = cut.place(tagged)
+    own = {normalise(tag) for tag in tagged.product.tags or ()}
+    added = tuple(item for item in placed.kept if normalise(item.tag.name) not in own)
+    return Change(tagged.product, added, placed.review, tagged.problem)
+
+
+@dataclass(frozen=True, slots=True)
+class _Setup:
+    """What a job is done with: where the model is (None: none is asked), and how it scores."""
+
+    index: CatalogueIndex
+    template: TemplateFile
+    source: ModelSource | None
+    plan: Plan
+    identity: Mapping[str, str]
+    warnings: tuple[str, ...]
+
+    def tagger(self, settings: Settings, generator: Generator | None) -> Tagger:
+        return build_tagger(
+            self.index,
+            self.template,
+            settings,
+            generator,
+            scorer=self.plan.scorer,
+            worth_asking=self.plan.worth_asking,
+        )
+
+
+def _set_up(job: TagJob, *, offline: bool = False) -> _Setup:
+    """Choose the parts of a run; `offline`, servers elsewhere are not asked what they serve."""
     from llmtagger.backends.index_folder import open_index
 
     index = open_index(job.index)
@@ -229,17 +390,18 @@ def _run(job: TagJob, products: Input, reporter: Reporter) -> RunSummary:
     learnt = adapter and adapters.read_scorer(job.index, adapter.name)
     learnt = learnt or read_calibration(job.index)
     labelled = index.manifest.labelled
-    if adapter or may_ask(job.llm, learnt, labelled):  # an adapter that does not fit is an error
+    # An adapter that does not fit is an error, whether or not it is asked.
+    needed = adapter or may_ask(job.llm, learnt, labelled)
+    if needed and not (offline and job.endpoints):
         source, warnings = _choose_model(job, index, template, adapter)
     identity = {
         "model": source.identity if source else "none",
         "prompt": template.identity,
         "index": index.fingerprint,
     }
-    settings = {"settings": job.settings.fingerprint}
     plan = scoring_plan(
         learnt,
-        identity | settings,
+        identity | {"settings": job.settings.fingerprint},
         job.settings.scoring,
         mode=job.llm,
         labelled=labelled,
@@ -253,43 +415,78 @@ def _run(job: TagJob, products: Input, reporter: Reporter) -> RunSummary:
     )
     _log.info("%s", plan.decision or f"The model is asked: --llm {job.llm}.")
     _log.info("Tags are kept from a score of %.2f on.", plan.cut.threshold)
-    identity |= plan.identity
-    basis = identity | settings
-    with Journal(job.journal, basis, fresh=job.fresh) as journal:
-        summary = RunSummary(
-            {"id": journal.run_id} | identity,
-            plan.cut,
-            warnings + plan.warnings,
-            decision=plan.decision,
-            promised=plan.promised,
-            output=job.output,
-        )
-        summary.products = len(products)
-        if journal:
-            summary.resumed = sum(not journal.lacks(product) for product in products)
-        reporter.started(summary.products, summary.resumed)
-        if summary.resumed < summary.products:
-            with ExitStack() as stack:
-                asked = None
-                if source and plan.asks:
-                    asked = stack.enter_context(source.open(reporter.waiting))
-                tagger = build_tagger(
-                    index,
-                    template,
-                    job.settings,
-                    asked.generator if asked else None,
-                    scorer=plan.scorer,
-                    worth_asking=plan.worth_asking,
-                )
-                crowded = asked is not None and asked.on_these_cores
-                with one_core_each(crowded=crowded):
-                    _tag(tagger, products, journal, reporter, summary)
-                summary.cache_hit_rate = asked.cache_hit_rate() if asked else None
-        _write(job, products, journal, summary)
-    summary.rejected_rows = len(products.rejected)
-    if write_rejects(products.rejected, job.rejects, like=job.input):
-        summary.rejects = str(job.rejects)
-    return summary
+    warnings += plan.warnings + _unknown_blocked(job.settings.scoring.blocklist, index)
+    return _Setup(index, template, source, plan, identity | plan.identity, warnings)
+
+
+def _unknown_blocked(blocklist: Sequence[str], index: CatalogueIndex) -> tuple[str, ...]:
+    unknown = [name for name in blocklist if index.vocabulary.resolve(name) is None]
+    said = f"The blocklist names tags that the vocabulary does not have: {', '.join(unknown)}."
+    return (said,) if unknown else ()
+
+
+def _cut(job: TagJob, cut: Cut) -> Cut:
+    """Where the settings say more than where scores are cut; an option goes before them."""
+    scoring = job.settings.scoring
+    return replace(
+        cut,
+        max_tags=job.max_tags or scoring.max_tags,
+        categories=tuple(scoring.categories.items()) if job.threshold is None else (),
+        blocklist=tuple(scoring.blocklist),
+        promised=job.min_precision is not None,
+    )
+
+
+@contextmanager
+def _tagged(
+    job: TagJob, reporter: Reporter, journal_path: Path | None
+) -> Iterator[tuple[Input, Journal, RunSummary]]:
+    """The products of a job, a journal with a result for each to be tagged, and what was done."""
+    with open_source(job.input) as opened:
+        products = Input(job, opened)
+        setup = _set_up(job)
+        basis = {**setup.identity, "settings": job.settings.fingerprint}
+        with Journal(journal_path, basis, fresh=job.fresh) as journal:
+            summary = RunSummary(
+                {"id": journal.run_id, **setup.identity},
+                _cut(job, setup.plan.cut),
+                job.settings.engine.price_per_million_tokens,
+                setup.warnings,
+                decision=setup.plan.decision,
+                promised=setup.plan.promised,
+                output=job.output,
+            )
+            summary.products, summary.passed = len(products), products.passed
+            summary.rejected_rows = len(products.rejected)
+            summary.rejected_reasons = dict(
+                Counter(row.reason.partition(":")[0] for row in products.rejected).most_common()
+            )
+            if journal:
+                summary.resumed = sum(not journal.lacks(each) for each in products.to_tag())
+            total = summary.products - summary.passed
+            reporter.started(total, summary.resumed)
+            if summary.resumed < total:
+                _ask(job, setup, products, journal, reporter, summary)
+            yield products, journal, summary
+
+
+def _ask(
+    job: TagJob,
+    setup: _Setup,
+    products: Input,
+    journal: Journal,
+    reporter: Reporter,
+    summary: RunSummary,
+) -> None:
+    with ExitStack() as stack:
+        asked = None
+        if setup.source and setup.plan.asks:
+            asked = stack.enter_context(setup.source.open(reporter.waiting))
+        tagger = setup.tagger(job.settings, asked.generator if asked else None)
+        crowded = asked is not None and asked.on_these_cores
+        with one_core_each(crowded=crowded):
+            _tag(tagger, products, journal, reporter, summary)
+        summary.cache_hit_rate = asked.cache_hit_rate() if asked else None
 
 
 def _measure(job: TagJob, adapter: Adapter | None) -> str:
@@ -310,7 +507,7 @@ def _tag(
     summary: RunSummary,
 ) -> None:
     begun = time.monotonic()
-    for tagged in tagger.tag(products, journal.lacks):
+    for tagged in tagger.tag(products.to_tag(), journal.lacks):
         journal.record(tagged)
         summary.asked += tagged.completion is not None
         answer = tagged.completion or Completion("", "", "")
@@ -319,52 +516,152 @@ def _tag(
         reporter.finished_one(tagged)
     summary.seconds = time.monotonic() - begun
     _log.info("Tagged in %.1f s, %d products with the model.", summary.seconds, summary.asked)
+    if summary.price is not None:
+        tokens = summary.prompt_tokens + summary.completion_tokens
+        summary.cost = tokens * summary.price / _MILLION
+
+
+def _outcomes(job: TagJob, products: Input, journal: Journal) -> Iterator[TaggedProduct | Product]:
+    """The result of each product in the order of the input, or the product itself if it passes."""
+    changed = RunError(
+        f"{job.input} was changed while it was being tagged",
+        hint="the same command tags what is new and writes the output",
+    )
+    count = 0
+    for count, product in enumerate(products, start=1):  # noqa: B007  counted
+        outcome = product if job.passes(product) else next(journal.results([product]), None)
+        if outcome is None:
+            raise changed
+        yield outcome
+    if count < len(products):
+        raise changed
+
+
+def _count(summary: RunSummary, outcome: TaggedProduct | Product) -> None:
+    if isinstance(outcome, Product):
+        return
+    placed = summary.cut.place(outcome)
+    summary.problems += outcome.problem is not None
+    summary.kept += len(placed.kept)
+    summary.review += len(placed.review)
+    summary.blocked += len(placed.blocked)
+    summary.new += sum(item.evidence.new for item in outcome.scored.items)
+    summary.untagged += not placed.kept and not outcome.product.tags
+    for item in placed.kept:
+        summary.tags[item.tag.name] = summary.tags.get(item.tag.name, 0) + 1
+    for _, reason in placed.review:
+        summary.reasons[reason.value] = summary.reasons.get(reason.value, 0) + 1
 
 
 def _write(job: TagJob, products: Input, journal: Journal, summary: RunSummary) -> None:
-    def records() -> Iterator[dict[str, object]]:
-        written = 0
-        for tagged in journal.results(products):
-            written += 1
-            record = output_record(tagged, summary.cut, summary.run)
-            summary.problems += tagged.problem is not None
-            summary.kept += len(record["tags"])
-            summary.review += len(record["review"])
-            summary.new += sum(item.evidence.new for item in tagged.scored.items)
-            yield record
-        if written < summary.products:
-            raise RunError(
-                f"{job.input} was changed while it was being tagged",
-                hint="the same command tags what is new and writes the output",
-            )
+    back = job.in_place or is_written_back(job.output, job.input, plain=job.plain)
+    backup: Path | None = None
 
-    write_records(records(), job.output, source=job.input, options=job.options)
+    def records() -> Iterator[dict[str, object]]:
+        for outcome in _outcomes(job, products, journal):
+            _count(summary, outcome)
+            if isinstance(outcome, Product):  # in a file that is written back, its tags are there
+                yield given_record(outcome, summary.run, () if back else outcome.tags or ())
+            else:
+                yield output_record(outcome, summary.cut, summary.run)
+
+    with ExitStack() as stack:
+        made: Iterable[Mapping[str, Any]] = records()
+        if job.details is not None:
+            handle = stack.enter_context(replacing(job.details, like=job.input))
+            made = _also_written(made, handle)
+        if job.in_place:
+            backup = stack.enter_context(kept_backup(Path(job.input)))
+        write_records(
+            made,
+            os.path.realpath(job.input) if job.in_place else job.output,
+            source=job.input,
+            options=job.options,
+            review_column=job.review_column,
+            plain=job.plain or job.in_place,
+        )
+    if backup is not None and backup.exists():
+        summary.backup = str(backup)
+    for counts in (summary.tags, summary.reasons):
+        ordered = sorted(counts.items(), key=lambda each: (-each[1], each[0]))
+        counts.clear()
+        counts.update(ordered)
+
+
+def _also_written(
+    records: Iterable[Mapping[str, Any]], handle: IO[bytes]
+) -> Iterator[Mapping[str, Any]]:
+    for record in records:
+        handle.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+        yield record
 
 
 @dataclass(frozen=True, slots=True)
 class DryRun:
-    """What a run would send: prompts, their tokens, and whether those were counted or estimated."""
+    """What a run would send: prompts with their tokens, and an estimate for the whole file.
+
+    `counted` tells tokens that the model's tokenizer counted from estimated ones. `asked` is the
+    share of products that the model would be asked about, `answer` the most tokens of an answer.
+    """
 
     prompts: tuple[tuple[Product, Prompt], ...]
     tokens: tuple[int, ...]
     counted: bool
+    products: int
+    asked: float
+    answer: int
+    price: float | None = None
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens of all prompts for the whole file."""
+        mean = sum(self.tokens) / max(1, len(self.tokens))
+        return round(mean * self.products * self.asked)
+
+    @property
+    def answer_tokens(self) -> int:
+        """The most tokens that all answers may take."""
+        return round(self.answer * self.products * self.asked)
+
+    @property
+    def costs(self) -> tuple[float, float] | None:
+        """What the prompts alone cost, and what they cost with the longest answers."""
+        if self.price is None:
+            return None
+        price = self.price / _MILLION
+        return self.prompt_tokens * price, (self.prompt_tokens + self.answer_tokens) * price
 
 
 def dry_run(job: TagJob) -> DryRun:
-    """Render every prompt without a server."""
-    from llmtagger.backends.index_folder import open_index
+    """Render the prompts of the first `limit` products without a server, and estimate the rest."""
     from llmtagger.backends.models import count_tokens, resolve_model
     from llmtagger.wording import estimate_tokens
 
-    products, _ = read_products(job)
-    index = open_index(job.index)
-    tagger = build_tagger(
-        index, choose_template(job, index, choose_adapter(job)), job.settings, None
-    )
-    prompts = tuple((product, prompt) for product, _, prompt in tagger.prepare(products))
-    count = None if job.endpoints else count_tokens(resolve_model(job.model))
+    with open_source(job.input) as source:
+        whole = Input(replace(job, limit=None), source)
+        sample = list(Input(job, source).to_tag())
+    setup = _set_up(job, offline=True)
+    tagger = setup.tagger(job.settings, None)
+    prepared = [(product, prompt) for product, _, prompt in tagger.prepare(sample)]
+    count = count_tokens(resolve_model(job.model)) if setup.source else None
     tokens = tuple(
         sum((count or estimate_tokens)(text) for _, text in prompt.messages)
-        for _, prompt in prompts
+        for _, prompt in prepared
     )
-    return DryRun(prompts, tokens, counted=count is not None)
+    return DryRun(
+        tuple(prepared),
+        tokens,
+        counted=count is not None,
+        products=len(whole) - whole.passed,
+        asked=_share_asked(setup, tagger, sample),
+        answer=job.settings.answer.max_tokens,
+        price=job.settings.engine.price_per_million_tokens,
+    )
+
+
+def _share_asked(setup: _Setup, tagger: Tagger, sample: Sequence[Product]) -> float:
+    """The share of products that the model would be asked about, going by the first ones."""
+    if not sample or not setup.plan.asks:
+        return 0.0
+    worth = [setup.plan.worth_asking(each.scored) for each in tagger.tag_all(sample)]
+    return sum(worth) / len(worth)

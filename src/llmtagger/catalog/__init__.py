@@ -9,7 +9,13 @@ from llmtagger.catalog.reading import read_catalog
 from llmtagger.catalog.rows import CatalogOptions, RejectedRow
 from llmtagger.catalog.text import guess_language
 from llmtagger.catalog.understanding import Understood, understand
-from llmtagger.catalog.writing import check_format, write_records, write_rejects, writes_back
+from llmtagger.catalog.writing import (
+    check_format,
+    is_written_back,
+    write_records,
+    write_rejects,
+    writes_back,
+)
 
 __all__ = [
     "CatalogOptions",
@@ -18,6 +24,7 @@ __all__ = [
     "Understood",
     "check_format",
     "guess_language",
+    "is_written_back",
     "open_source",
     "read_catalog",
     "understand",

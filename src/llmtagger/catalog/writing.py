@@ -39,7 +39,7 @@ _BATCH = 1_000  # rows of a Parquet file written at once
 _STDOUT = "-"
 _STDIN = "/dev/stdin"  # may be a file that the shell has opened
 _REJECTED = ("line", "reason", "raw")
-_RECORDS = (".jsonl", ".ndjson")  # formats that hold full records, with evidence
+RECORDS = (".jsonl", ".ndjson")  # formats that hold full records, with evidence
 
 
 def write_records(
@@ -89,17 +89,21 @@ def check_format(path: Path, source: Path | str | None, *, plain: bool = False) 
         )
 
 
-def writes_back(path: Path | str, *, plain: bool = False) -> bool:
-    """Whether a file of that name can get its own tags back, by its suffix."""
-    suffix = Path(path).suffix.lower()
-    return _back(suffix, path, plain) is not None
+def is_written_back(output: Path | str, source: Path | str, *, plain: bool = False) -> bool:
+    """Whether the output is the source with its new tags, going by their suffixes."""
+    return _back(Path(output).suffix.lower(), source, plain) is not None
+
+
+def writes_back(path: Path | str) -> bool:
+    """Whether a file of that name can get its own tags back."""
+    return is_written_back(path, path, plain=True)
 
 
 def _back(suffix: str, source: Path | str | None, plain: bool) -> WriteBack | None:
     """What writes the source back, where it has the same format and can be."""
     if source is None or str(source) == _STDOUT or Path(source).suffix.lower() != suffix:
         return None
-    if suffix in _RECORDS and not plain:
+    if suffix in RECORDS and not plain:
         return None
     return _WRITE_BACK.get(suffix)
 

@@ -13,7 +13,7 @@ import typer
 
 from llmtagger.cli.console import marked, stderr, write, write_json
 from llmtagger.cli.exits import ExitCode
-from llmtagger.cli.options import Endpoints, ModelName
+from llmtagger.cli.options import Endpoints, Mapped, ModelName, catalog_options
 
 _FILES = ("results.json", "samples.jsonl", "report.html")  # of an evaluation's folder
 _GATED = ("micro_f1", "micro_precision", "micro_recall", "macro_f1", "product_f1")
@@ -34,6 +34,7 @@ def run(
         typer.Option(envvar="LLMTAGGER_GOLD", help="Where gold sets' texts lie."),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=10, help="Only N products of the set.")] = None,
+    mapped: Mapped = None,
     model: ModelName = "auto",
     endpoint: Endpoints = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print results.json as well.")] = False,
@@ -64,6 +65,7 @@ def run(
 
     gates = [_gate(text) for text in fail_under or ()]
     wanted = read_config(config)
+    options = catalog_options(wanted.settings, mapped=mapped)
     card = config.parent / wanted.dataset
     _check_files([config, data_file(card, data)], output)
     output.mkdir(parents=True, exist_ok=True)
@@ -84,6 +86,7 @@ def run(
             answers,
             reporter.stage,
             limit=limit,
+            options=options,
         ).run()
         reporter.stage("writing the report", 0, 0)
         results, samples = results_of(outcome), samples_of(outcome)

@@ -11,7 +11,7 @@ import typer
 
 from llmtagger.cli.console import marked, stderr, stdout, write, write_json
 from llmtagger.cli.exits import ExitCode
-from llmtagger.cli.options import ConfigFile
+from llmtagger.cli.options import ConfigFile, Mapped
 from llmtagger.terminal import one_line
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def build(
     kind: Annotated[
         Literal["auto", "flat", "hnsw"], typer.Option(help="Exact search, or a graph.")
     ] = "auto",
+    mapped: Mapped = None,
     encoding: Encoding = None,
     on_duplicate: OnDuplicate = None,
     config: ConfigFile = None,
@@ -63,7 +64,7 @@ def build(
     tags = None if vocabulary is None else read_vocabulary(vocabulary)
     for note in (tags.merged if tags else ())[:_NAMED]:
         stderr().print(f"Vocabulary: {note}.")
-    sources = _sources(catalogues, encoding, on_duplicate, config)
+    sources = _sources(catalogues, encoding, on_duplicate, mapped, config)
     sample = sources.sample()
     if encoder == "auto":
         encoder = encoders.choose_encoder(product.title for product in sample)
@@ -88,6 +89,7 @@ def build(
 def add(
     directory: Folder,
     catalogues: Catalogues,
+    mapped: Mapped = None,
     encoding: Encoding = None,
     on_duplicate: OnDuplicate = None,
     config: ConfigFile = None,
@@ -96,7 +98,7 @@ def add(
     from llmtagger.backends import index_writer
 
     _check_files(catalogues, directory)
-    sources = _sources(catalogues, encoding, on_duplicate, config)
+    sources = _sources(catalogues, encoding, on_duplicate, mapped, config)
     with writing_progress() as report:
         index = index_writer.add(directory, sources, progress=report)
     report_index(index, directory)
@@ -177,13 +179,17 @@ def info(directory: Folder, as_json: AsJson = False) -> None:
 
 
 def _sources(
-    catalogues: list[str], encoding: str | None, on_duplicate: str | None, config: Path | None
+    catalogues: list[str],
+    encoding: str | None,
+    on_duplicate: str | None,
+    mapped: list[str] | None,
+    config: Path | None,
 ) -> Sources:
     from llmtagger.cli.options import catalog_options
     from llmtagger.cli.sources import Sources
     from llmtagger.config import load_settings
 
-    options = catalog_options(load_settings(config), encoding, on_duplicate)
+    options = catalog_options(load_settings(config), encoding, on_duplicate, mapped)
     return Sources(catalogues, options)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,9 +23,39 @@ ConfigFile = Annotated[
     Path | None, typer.Option("--config", help="Settings.  [default: llmtagger.toml if there]")
 ]
 
+Mapped = Annotated[
+    list[str] | None,
+    typer.Option("--map", metavar="FIELD=COLUMN", help="Name a field's column; repeatable."),
+]
+
+
+def mapped_columns(pairs: Sequence[str]) -> dict[str, str]:
+    """The columns that `--map` names, by field.
+
+    >>> mapped_columns(["title=Product name"])
+    {'title': 'Product name'}
+    """
+    found: dict[str, str] = {}
+    for pair in pairs:
+        field, equals, column = (part.strip() for part in pair.partition("="))
+        if not (field and equals and column):
+            raise ConfigError(
+                f"--map {pair!r} does not name a field and a column",
+                hint='write it as FIELD=COLUMN, such as --map "title=Product name"',
+            )
+        if found.setdefault(field, column) != column:
+            raise ConfigError(
+                f"--map names two columns for {field}: {found[field]!r} and {column!r}",
+                hint="name one",
+            )
+    return found
+
 
 def catalog_options(
-    settings: Settings, encoding: str | None, on_duplicate: str | None
+    settings: Settings,
+    encoding: str | None = None,
+    on_duplicate: str | None = None,
+    mapped: Sequence[str] | None = None,
 ) -> CatalogOptions:
     """How to read input: an option of the command line goes before the settings."""
     from llmtagger.catalog import CatalogOptions
@@ -36,6 +67,6 @@ def catalog_options(
         )
     return CatalogOptions(
         encoding=encoding or settings.catalogue.encoding,
-        columns=settings.catalogue.columns,
+        columns={**settings.catalogue.columns, **mapped_columns(mapped or ())},
         on_duplicate=chosen,  # type: ignore[arg-type]
     )

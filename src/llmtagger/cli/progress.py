@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 _EVERY = 30.0  # seconds between two lines on the same stage
 _EXAMPLES = 100  # results held back for showing
+_FIRST_SECONDS, _FIRST_PRODUCTS = 5.0, 5  # what an estimate goes by at the least
+_SOON = 20.0  # seconds that are not worth an estimate
+_UNITS = ((1_000_000_000, "G"), (1_000_000, "M"), (1_000, "k"))
+_TIMES = ((86_400, "days"), (3_600, "hours"), (60, "minutes"), (1, "seconds"))
 
 
 class ProgressReporter:
@@ -39,14 +43,16 @@ class ProgressReporter:
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=30),
+            BarColumn(bar_width=14),  # so that all fits into 80 columns
             MofNCompleteColumn(),
-            TimeElapsedColumn(),
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}", markup=False),
             console=console,
             transient=True,
         )
+        self._begun = time.monotonic()
+        self._left = 0
+        self._estimated = False
         self._task = self._progress.add_task("reading", total=None, note="")
 
     def __enter__(self) -> Self:
@@ -65,6 +71,7 @@ class ProgressReporter:
         if done:
             self._console.print(f"Going on after {done} of {total} products.")
         self._progress.update(self._task, total=total, completed=done, description="preparing")
+        self._begun, self._left = time.monotonic(), total - done
 
     def finished_one(self, tagged: TaggedProduct) -> None:
         """Advance the bar by one product."""
@@ -74,9 +81,36 @@ class ProgressReporter:
             self._tokens += tagged.completion.prompt_tokens + tagged.completion.completion_tokens
         if len(self._examples) < _EXAMPLES:
             self._examples.append(tagged)
+        self._progress.update(self._task, advance=1, description="tagging", note=self._note())
+        self._estimate()
+
+    def _note(self) -> str:
         speed = self._progress.tasks[0].speed or 0.0
-        note = f"{speed:.1f}/s · {self._tokens:,} tokens · {self._problems} problems"
-        self._progress.update(self._task, advance=1, description="tagging", note=note)
+        tokens = f" · {brief(self._tokens)} of ~{brief(self._all_tokens())} tokens"
+        problems = f" · {self._problems} failed"
+        return f"{speed:.1f}/s" + tokens * bool(self._tokens) + problems * bool(self._problems)
+
+    def _all_tokens(self) -> float:
+        """Tokens of all products that are tagged now, going by those that are done."""
+        return self._tokens / self._done * self._left
+
+    def _estimate(self) -> None:
+        """Say once how long all of it takes, after the first seconds, if that is a while."""
+        spent = time.monotonic() - self._begun
+        if self._estimated or spent < _FIRST_SECONDS or self._done < _FIRST_PRODUCTS:
+            return
+        self._estimated = True
+        whole = spent / self._done * self._left
+        if whole - spent > _SOON:
+            tokens = f" and {brief(self._all_tokens())} tokens" if self._tokens else ""
+            self._console.print(
+                f"About {duration(whole)}{tokens} for {self._left:,} products, "
+                f"going by the first {self._done:,}."
+            )
+
+    def finish(self) -> None:
+        """Take the bar away, so that something else can be shown."""
+        self._progress.stop()
 
     def examples(self, count: int) -> list[TaggedProduct]:
         """Some of the results, for showing."""
@@ -166,6 +200,28 @@ class TrainingReporter:
             f" · loss {sparkline(self._losses)} {at.loss:.3f}{held}"
         )
         self._progress.update(self._task, completed=at.step, total=at.steps, note=note)
+
+
+def brief(number: float) -> str:
+    """A number in at most five characters.
+
+    >>> brief(712), brief(1234), brief(96_000), brief(3_400_000)
+    ('712', '1.2k', '96k', '3.4M')
+    """
+    size, unit = next(((s, u) for s, u in _UNITS if number >= s), (1, ""))
+    scaled = number / size
+    return f"{scaled:.1f}{unit}" if unit and scaled < 9.95 else f"{scaled:.0f}{unit}"
+
+
+def duration(seconds: float) -> str:
+    """A time in its largest useful unit.
+
+    >>> duration(0.4), duration(75), duration(130), duration(7_000)
+    ('1 second', '75 seconds', '2 minutes', '117 minutes')
+    """
+    size, unit = next(((s, u) for s, u in _TIMES if seconds >= 2 * s), (1, "seconds"))
+    count = max(1, round(seconds / size))
+    return f"{count} {unit if count > 1 else unit[:-1]}"
 
 
 def sparkline(values: Sequence[float], width: int = 12) -> str:

@@ -61,7 +61,7 @@ def _row(table: Table, item: ScoredTag, lang: str, colour: str) -> None:
 
 def show_summary(console: Console, summary: RunSummary) -> None:
     """What the run did, in a few lines."""
-    done = summary.products - summary.resumed
+    done = summary.products - summary.passed - summary.resumed
     rate = f", {done / summary.seconds:.2f} products/s" if summary.seconds and done else ""
     tokens = summary.prompt_tokens + summary.completion_tokens
     cache = (
@@ -89,5 +89,9 @@ def show_summary(console: Console, summary: RunSummary) -> None:
     console.print(f"{summary.run['model']} · {summary.run['prompt']}", style="dim")
     if summary.rejects:
         console.print(f"Rejected rows: {summary.rejects}")
+    if summary.cost is not None:
+        console.print(f"Cost: {summary.cost:,.2f}.", style="dim")
     if summary.output != "-":
         console.print(marked("Written: [bold]{}[/]", summary.output))
+    if summary.backup:
+        console.print(f"What it held before: {summary.backup}")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from llmtagger.catalog import RejectedRow, read_catalog
+from llmtagger.catalog import CatalogOptions, RejectedRow, read_catalog
 from llmtagger.catalog.text import mend
 from llmtagger.config import read_toml
 from llmtagger.datatypes import Product, TagKind
@@ -90,7 +90,13 @@ def read_card(folder: Path) -> Card:
     )
 
 
-def load_gold(card: Path, data: Path | None, *, limit: int | None = None) -> GoldSet:
+def load_gold(
+    card: Path,
+    data: Path | None,
+    *,
+    limit: int | None = None,
+    options: CatalogOptions = CatalogOptions(),  # noqa: B008  it is frozen
+) -> GoldSet:
     """The gold set that the folder `card` describes; `data` is the data root.
 
     At most `limit` products, else the card's own `rows`, are sampled: always the same ones, and
@@ -99,7 +105,7 @@ def load_gold(card: Path, data: Path | None, *, limit: int | None = None) -> Gol
     """
     entry = read_card(card)
     path = _data_file(card, entry, data)
-    labelled = [p for p in _read(path) if p.tags is not None]
+    labelled = [p for p in _read(path, options) if p.tags is not None]
     _check_keys(entry.apart, labelled, card)
     if entry.group_from is not None:
         labelled = [_regrouped(product, entry.group_from) for product in labelled]
@@ -146,10 +152,10 @@ def _data_file(card: Path, entry: Card, data: Path | None) -> Path:
     return path
 
 
-def _read(path: Path) -> list[Product]:
+def _read(path: Path, options: CatalogOptions) -> list[Product]:
     """All products; a faulty row is an error here, since a part of a gold set is another set."""
     rejected: list[RejectedRow] = []
-    products = list(read_catalog(path, rejected=rejected.append))
+    products = list(read_catalog(path, options, rejected=rejected.append))
     if rejected:
         first = rejected[0]
         raise CatalogError(

@@ -17,6 +17,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from llmtagger.calibration import Calibration
+from llmtagger.catalog import CatalogOptions
 from llmtagger.config import Settings, read_toml
 from llmtagger.datatypes import Product, TaggedProduct, TagKind
 from llmtagger.errors import LeakFound
@@ -124,8 +125,10 @@ class Evaluation:
         progress: Progress,
         *,
         limit: int | None = None,
+        options: CatalogOptions = CatalogOptions(),  # noqa: B008  it is frozen
     ) -> None:
         self._config = config
+        self._options = options
         self._card, self._data, self._limit = card, data, limit
         self._folder, self._cache = folder, cache
         self._generator = generator if config.llm != "never" or config.ask_test else None
@@ -136,7 +139,9 @@ class Evaluation:
         """Raises `LeakFound` where the test side is known from the train side."""
         config = self._config
         with self._timed("splitting"):
-            gold_set = load_gold(self._card, self._data, limit=self._limit or config.rows)
+            gold_set = load_gold(
+                self._card, self._data, limit=self._limit or config.rows, options=self._options
+            )
             encoder, train, test = self._split(gold_set)
         with self._timed("indexing"):
             index, labelled = self._index(encoder, train, gold_set)
