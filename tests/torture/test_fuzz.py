@@ -47,7 +47,7 @@ from llmtagger.stages.prompting import PromptRenderer
 from llmtagger.templates import TemplateFile, find_template, list_templates
 from llmtagger.vocabulary import Vocabulary, read_vocabulary
 
-FORMATS = ["jsonl", "ndjson", "csv", "tsv", "parquet", "xlsx"]
+FORMATS = ["jsonl", "ndjson", "csv", "tsv", "parquet"]
 TORTURE = "--torture" in sys.argv  # settings are made before pytest has its options
 fuzz = settings(
     max_examples=10_000 if TORTURE else 15,
