@@ -183,3 +183,13 @@ def test_what_cannot_be_done_is_refused_with_a_remedy(
 )
 def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
     assert run(*arguments).exit_code == 2
+
+
+def test_build_says_how_each_file_was_read_and_what_looks_wrong(tmp_path: Path) -> None:
+    path = tmp_path / "woo.csv"
+    path.write_text("Type,SKU,Name,Published,Categories,Tags\nsimple,1,Hat,1,Hats,\n", "utf-8")
+    result = run("build", path, "-o", tmp_path / "i", "--encoder", "hashing")
+    assert result.exit_code == 0
+    line = 'WooCommerce export: 1 product, tags from "Tags", categories from "Categories".'
+    assert line in result.stderr
+    assert 'Check: no product has tags ("Tags" is empty everywhere).' in result.stderr

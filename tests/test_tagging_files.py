@@ -31,10 +31,14 @@ class Silent:
 
     def __init__(self) -> None:
         self.finished = 0
+        self.read = ""
 
     def waiting(self, message: str, seconds: float) -> None: ...
 
     def started(self, total: int, done: int) -> None: ...
+
+    def understood(self, understood: object) -> None:
+        self.read = str(understood)
 
     def finished_one(self, tagged: TaggedProduct) -> None:
         self.finished += 1
@@ -330,3 +334,9 @@ def test_an_estimate_is_of_the_whole_file(
     untagged = dry_run(replace(job(limit=2, only_untagged=True, **options), llm="always"))
     assert (len(untagged.prompts), untagged.products) == (1, 5)
     assert dry_run(job(limit=2)).prompt_tokens == 0
+
+
+def test_a_run_says_how_its_input_was_read(job: Callable[..., TagJob]) -> None:
+    reporter = Silent()
+    run(job(), reporter)
+    assert reporter.read.startswith("table: 6 products")

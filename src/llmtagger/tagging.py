@@ -30,6 +30,8 @@ from llmtagger.catalog import (
     CatalogOptions,
     RejectedRow,
     Source,
+    Tally,
+    Understood,
     check_format,
     is_written_back,
     open_source,
@@ -40,6 +42,7 @@ from llmtagger.catalog import (
 )
 from llmtagger.catalog.backup import kept_backup
 from llmtagger.catalog.preflight import Output, check_files
+from llmtagger.catalog.reading import Opened
 from llmtagger.catalog.writing import RECORDS, replacing
 from llmtagger.config import Settings
 from llmtagger.datatypes import (
@@ -200,6 +203,9 @@ class RunSummary:
 class Reporter(Protocol):
     """Watches a run; the command line draws it."""
 
+    def understood(self, understood: Understood) -> None:
+        """The input was read: its format and its columns."""
+
     def waiting(self, message: str, seconds: float) -> None:
         """The server is starting: what it is doing, and for how long."""
 
@@ -221,9 +227,12 @@ class Input:
         self._source = source
         self.rejected: list[RejectedRow] = []
         self.count = self.passed = 0
-        for product in self._read(self.rejected.append):
+        tally = Tally()
+        for product in self._read(self.rejected.append, tally.opened):
+            tally.add(product)
             self.count += 1
             self.passed += job.passes(product)
+        self.understood = tally.understood()
         if not self.count and not self.rejected:
             raise CatalogError(f"{job.input} holds no products", hint="check the input")
 
@@ -231,10 +240,12 @@ class Input:
         return self.count
 
     def __iter__(self) -> Iterator[Product]:
-        return self._read(lambda row: None)
+        return self._read(lambda row: None, lambda opened: None)
 
-    def _read(self, rejected: Callable[[RejectedRow], None]) -> Iterator[Product]:
-        found = read_catalog(self._source, self._job.options, rejected=rejected)
+    def _read(
+        self, rejected: Callable[[RejectedRow], None], opened: Callable[[Opened], None]
+    ) -> Iterator[Product]:
+        found = read_catalog(self._source, self._job.options, rejected=rejected, opened=opened)
         column = self._job.review_column
         return islice(found if column is None else _without(found, column), self._job.limit)
 
@@ -444,6 +455,8 @@ def _tagged(
     """The products of a job, a journal with a result for each to be tagged, and what was done."""
     with open_source(job.input) as opened:
         products = Input(job, opened)
+        if products.understood:
+            reporter.understood(products.understood)
         setup = _set_up(job)
         basis = {**setup.identity, "settings": job.settings.fingerprint}
         with Journal(journal_path, basis, fresh=job.fresh) as journal:

@@ -82,6 +82,9 @@ class Silent:
     def started(self, total: int, done: int) -> None:
         pass
 
+    def understood(self, understood: object) -> None:
+        """Nothing to do."""
+
     def finished_one(self, tagged: TaggedProduct) -> None:
         pass
 

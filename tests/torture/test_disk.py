@@ -338,6 +338,7 @@ class Tagger:
 
 class Silent:
     def started(self, total, done): pass
+    def understood(self, understood): pass
     def finished_one(self, tagged): pass
 
 tagging.build_tagger = lambda *_, **__: Tagger()

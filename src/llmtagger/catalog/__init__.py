@@ -8,7 +8,7 @@ from llmtagger.catalog.files import Source, open_source
 from llmtagger.catalog.reading import read_catalog
 from llmtagger.catalog.rows import CatalogOptions, RejectedRow
 from llmtagger.catalog.text import guess_language
-from llmtagger.catalog.understanding import Understood, understand
+from llmtagger.catalog.understanding import Tally, Understood, understand
 from llmtagger.catalog.writing import (
     check_format,
     is_written_back,
@@ -21,6 +21,7 @@ __all__ = [
     "CatalogOptions",
     "RejectedRow",
     "Source",
+    "Tally",
     "Understood",
     "check_format",
     "guess_language",

@@ -49,6 +49,7 @@ def read_catalog(
     options: CatalogOptions = CatalogOptions(),  # noqa: B008  it is frozen
     *,
     rejected: Callable[[RejectedRow], None],
+    opened: Callable[[Opened], None] = lambda _: None,
 ) -> Iterator[Product]:
     """The products of a JSONL, JSON, CSV, TSV, Excel or Parquet file; `-` is standard input.
 
@@ -59,13 +60,17 @@ def read_catalog(
     same id, `on_duplicate="error"` raises at the second; `"first"` drops the later ones; `"last"`
     holds the whole catalogue in memory, since only the end of the file shows what to keep.
 
+    `opened` is told the format and the columns once they are known, for instance a `Tally`.
+
     Fields that are not ours go to `extra` as read. Of these, the output overwrites `review`,
     `rejected`, `problem` and `run` (and `tag_details` in flat formats). A column that poses as a
     field which is mapped to another one goes there as `input_<name>`.
     """
     with nullcontext(path) if isinstance(path, Source) else open_source(path) as source:
         try:
-            found = open_catalog(source, options).found
+            catalog = open_catalog(source, options)
+            opened(catalog)
+            found = catalog.found
             if options.on_duplicate == "last":
                 yield from _last(found, rejected)
             else:

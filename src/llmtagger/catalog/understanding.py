@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from llmtagger.catalog.files import Source, open_source, unreadable
+from llmtagger.catalog.files import Source
 from llmtagger.catalog.profiles import PROFILES
-from llmtagger.catalog.reading import open_catalog
+from llmtagger.catalog.reading import Opened, read_catalog
 from llmtagger.catalog.rows import CatalogOptions, RejectedRow
+from llmtagger.datatypes import Product
 
 _NAMED = ("tags", "category")  # fields that are named in the line
 _WORDS = 6  # of a tag that reads like a sentence
@@ -44,38 +45,59 @@ class Understood:
         return f"{self.format}: {', '.join(parts)}"
 
 
+class Tally:
+    """Counts what a catalogue holds while somebody else reads it.
+
+    Its `opened` and `reject` are handed to `read_catalog`, and each product to `add`.
+    """
+
+    def __init__(self) -> None:
+        self._opened: Opened | None = None
+        self._carriers: Counter[str] = Counter()
+        self._only: Counter[str] = Counter()  # tags that are the only one of a product
+        self._products = self._rejected = self._labelled = 0
+
+    def opened(self, opened: Opened) -> None:
+        """The format is known."""
+        self._opened = opened
+
+    def reject(self, row: RejectedRow) -> None:
+        """A row is no product."""
+        self._rejected += 1
+
+    def add(self, product: Product) -> None:
+        """One more product was read."""
+        tags = product.tags or ()
+        self._products += 1
+        self._labelled += bool(tags)
+        self._carriers.update(tags)
+        self._only.update(tags if len(tags) == 1 else ())
+
+    def understood(self) -> Understood | None:
+        """What was read so far; None where the file could not even be opened."""
+        if self._opened is None:
+            return None
+        columns = dict(self._opened.fields)
+        oddities = _oddities(
+            columns, self._products, self._rejected, self._labelled, self._carriers, self._only
+        )
+        known = any(self._opened.format.startswith(profile.name) for profile in PROFILES)
+        return Understood(
+            self._opened.format, self._products, self._rejected, columns, tuple(oddities), known
+        )
+
+
 def understand(
     path: Path | str | Source,
     options: CatalogOptions = CatalogOptions(),  # noqa: B008  it is frozen
 ) -> Understood:
     """Read a catalogue once and say how; `CatalogError` where it cannot be read."""
-    if isinstance(path, Source):
-        try:
-            return _understand(path, options)
-        except OSError as error:
-            raise unreadable(path.name, error) from error
-    with open_source(path) as source:
-        return understand(source, options)
-
-
-def _understand(source: Source, options: CatalogOptions) -> Understood:
-    opened = open_catalog(source, options)
-    carriers: Counter[str] = Counter()
-    only: Counter[str] = Counter()  # tags that are the only one of a product
-    products = rejected = labelled = 0
-    for found in opened.found:
-        if isinstance(found, RejectedRow):
-            rejected += 1
-            continue
-        products += 1
-        tags = found[0].tags or ()
-        labelled += bool(tags)
-        carriers.update(tags)
-        only.update(tags if len(tags) == 1 else ())
-    oddities = _oddities(opened.fields, products, rejected, labelled, carriers, only)
-    known = any(profile.name == opened.format for profile in PROFILES)
-    columns = dict(opened.fields)
-    return Understood(opened.format, products, rejected, columns, tuple(oddities), known)
+    tally = Tally()
+    for product in read_catalog(path, options, rejected=tally.reject, opened=tally.opened):
+        tally.add(product)
+    understood = tally.understood()
+    assert understood is not None  # it was opened, else reading had failed
+    return understood
 
 
 def _oddities(

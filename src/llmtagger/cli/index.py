@@ -17,7 +17,7 @@ from llmtagger.terminal import one_line
 if TYPE_CHECKING:
     from llmtagger.backends.index_folder import CatalogueIndex
     from llmtagger.backends.index_writer import Progress
-    from llmtagger.catalog import RejectedRow
+    from llmtagger.catalog import RejectedRow, Understood
     from llmtagger.cli.sources import Sources
 
 app = typer.Typer(help="Build, change and search the index of a catalogue.", no_args_is_help=True)
@@ -81,6 +81,7 @@ def build(
             kind=None if kind == "auto" else kind,
             progress=report,
         )
+    report_understood(sources.understood())
     report_index(index, output)
     finish(sources.rejected, output)
 
@@ -101,6 +102,7 @@ def add(
     sources = _sources(catalogues, encoding, on_duplicate, mapped, config)
     with writing_progress() as report:
         index = index_writer.add(directory, sources, progress=report)
+    report_understood(sources.understood())
     report_index(index, directory)
     finish(sources.rejected, directory)
 
@@ -208,6 +210,14 @@ def writing_progress() -> Iterator[Progress]:
             bar.update(task, description=stage, completed=done, total=total or None)
 
         yield report
+
+
+def report_understood(files: Sequence[Understood]) -> None:
+    """Say how each file was read, and what looks wrong in it."""
+    for understood in files:
+        stderr().print(f"{understood}.")
+        for oddity in understood.oddities:
+            stderr().print(marked("[yellow]Check:[/] {}.", oddity))
 
 
 def report_index(index: CatalogueIndex, directory: Path) -> None:

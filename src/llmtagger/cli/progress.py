@@ -20,6 +20,7 @@ from rich.progress import (
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from llmtagger.catalog import Understood
     from llmtagger.datatypes import TaggedProduct
     from llmtagger.tuning.training import Progress as TrainingProgress
 
@@ -61,6 +62,10 @@ class ProgressReporter:
 
     def __exit__(self, *error: object) -> None:
         self._progress.stop()
+
+    def understood(self, understood: Understood) -> None:
+        """Say how the input was read."""
+        self._console.print(f"{understood}.")
 
     def waiting(self, message: str, seconds: float) -> None:
         """Say what the server is doing while it starts."""

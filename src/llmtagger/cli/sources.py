@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
 
-from llmtagger.catalog import CatalogOptions, RejectedRow, read_catalog
+from llmtagger.catalog import CatalogOptions, RejectedRow, Tally, Understood, read_catalog
 from llmtagger.datatypes import Product
 from llmtagger.errors import CatalogError
 
@@ -21,6 +21,7 @@ class Sources:
     def __init__(self, paths: Sequence[str], options: CatalogOptions) -> None:
         self._paths = paths
         self.rejected: list[RejectedRow] = []
+        self._tallies: list[Tally] = []
         self._products = _distinct(self._read(options), options.on_duplicate)
 
     def __iter__(self) -> Iterator[Product]:
@@ -35,11 +36,27 @@ class Sources:
     def _read(self, options: CatalogOptions) -> Iterator[Product]:
         for path in self._paths:
             before = len(self.rejected)
-            yield from read_catalog(path, options, rejected=self.rejected.append)
+            yield from self._counted(path, options)
             if len(self._paths) > 1:
                 self.rejected[before:] = [
                     replace(row, reason=f"{path}: {row.reason}") for row in self.rejected[before:]
                 ]
+
+    def _counted(self, path: str, options: CatalogOptions) -> Iterator[Product]:
+        tally = Tally()
+        self._tallies.append(tally)
+
+        def rejected(row: RejectedRow) -> None:
+            tally.reject(row)
+            self.rejected.append(row)
+
+        for product in read_catalog(path, options, rejected=rejected, opened=tally.opened):
+            tally.add(product)
+            yield product
+
+    def understood(self) -> list[Understood]:
+        """What was understood of each file that was read so far."""
+        return [each for tally in self._tallies if (each := tally.understood()) is not None]
 
 
 def _distinct(products: Iterator[Product], on_duplicate: str) -> Iterator[Product]:
