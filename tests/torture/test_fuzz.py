@@ -47,7 +47,7 @@ from llmtagger.stages.prompting import PromptRenderer
 from llmtagger.templates import TemplateFile, find_template, list_templates
 from llmtagger.vocabulary import Vocabulary, read_vocabulary
 
-FORMATS = ["jsonl", "ndjson", "csv", "tsv", "parquet"]
+FORMATS = ["jsonl", "ndjson", "csv", "tsv", "parquet", "xlsx"]
 TORTURE = "--torture" in sys.argv  # settings are made before pytest has its options
 fuzz = settings(
     max_examples=10_000 if TORTURE else 15,
@@ -204,7 +204,7 @@ def _read(path: Path) -> tuple[list[Product], list[RejectedRow]]:
     return products, rejected
 
 
-@pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "json", "parquet"])
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "json", "parquet", "xlsx"])
 @fuzz
 @given(content=BYTES)
 def test_any_bytes_are_a_catalogue_or_an_error(folder: Path, suffix: str, content: bytes) -> None:

@@ -273,7 +273,8 @@ def _attributes(
         raise RowFault("the attributes are not an object")
     pairs = [*(value or {}).items(), *((name, values.get(c)) for name, c in columns.items())]
     texts = (
-        (writable(str(name)), mend(_text(f"attribute {name}", _held(each)))) for name, each in pairs
+        (writable(str(name)).strip(), mend(_text(f"attribute {name}", _held(each))))
+        for name, each in pairs
     )
     return {name: text for name, text in texts if text}
 
