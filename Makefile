@@ -23,7 +23,7 @@ test: install browser  ## Format, lint, strict types, licences, docs, and tests 
 	$(BIN)/mypy
 	$(BIN)/python tools/check_supply.py licences
 	$(BIN)/python tools/cli_reference.py --check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 
 browser:  # Debian's Chromium, for the studio's tests; without one they are skipped
 	@for name in chromium google-chrome; do command -v $$name >/dev/null && exit 0; done; \

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
+from xdist.scheduler import LoadScopeScheduling
 
 from llmtagger.backends.fakes import HashingEncoder
 from llmtagger.datatypes import Product, Tag, TagKind
@@ -52,18 +53,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--model", help="a stronger model's folder, for tests/model/")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Under xdist a worker takes whole files, whose fixtures are dear, and one all live tests.
+class _Files(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
+    """A worker takes whole files, whose fixtures are dear, and one worker all live tests.
 
-    These come first: they share one server, and are the longest by far.
+    Marks for groups would say the same, but pytest-xdist 3.8 loses them under pytest 9.2.
     """
-    if not hasattr(config, "workerinput"):
-        return
-    for item in items:
-        group = "live" if item.get_closest_marker("live") else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: item.get_closest_marker("live") is None)
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "live" if nodeid.startswith("tests/live/") else nodeid.partition("::")[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Files:
+    return _Files(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Under xdist, live tests come first: they share one server, and are the longest by far."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: not item.nodeid.startswith("tests/live/"))
 
 
 @pytest.fixture(autouse=True)
