@@ -491,3 +491,30 @@ def test_random_bytes_raise_nothing_but_catalog_errors(
         products, rejected = read(tmp_path, name, content)
         json.dumps([r.raw for r in rejected], ensure_ascii=False).encode()
         assert all(p.id and p.title for p in products)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("Item number", "item_no", "Article number", "article-no", "Product code", "Code", "REF"),
+        *(
+            "product number",
+            "Reference",
+            "Stock code",
+            "Part number",
+            "货号",
+            "商品编码",
+            "商品代码",
+        ),
+    ],
+)
+def test_the_usual_names_of_an_id_are_understood(tmp_path: Path, name: str) -> None:
+    (product,), rejected = read(tmp_path, "a.csv", f"Brand,{name},Title\nAcme,7,Hat\n")
+    assert (product.id, product.brand, rejected) == ("7", "Acme", [])
+
+
+def test_a_code_is_no_id_where_the_table_has_one(tmp_path: Path) -> None:
+    text = "code,part_number,reference,sku,title\nred,P-1,R,7,Hat\n"
+    (product,), _ = read(tmp_path, "a.csv", text)
+    assert product.id == "7"
+    assert product.extra == {"code": "red", "part_number": "P-1", "reference": "R"}

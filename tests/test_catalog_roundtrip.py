@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import takewhile
@@ -18,6 +19,7 @@ from llmtagger.catalog import CatalogOptions, RejectedRow, read_catalog, write_r
 from llmtagger.catalog.cells import spans
 from llmtagger.catalog.files import open_source
 from llmtagger.catalog.tables import records
+from llmtagger.catalog.text import mend
 from llmtagger.datatypes import Product
 from llmtagger.errors import CatalogError
 
@@ -492,3 +494,130 @@ def test_cells_are_found_where_the_csv_module_finds_them(
                 for cell in found
             ]
             assert tuple(plain) == record.cells
+
+
+def written(
+    folder: Path, data: bytes, found: list[dict[str, Any]], suffix: str = ".jsonl", **more: Any
+) -> bytes:
+    """What becomes of a file of JSON that is written back."""
+    path, output = folder / f"in{suffix}", folder / f"out{suffix}"
+    path.write_bytes(data)
+    write_records(found, output, source=path, plain=True, **more)
+    return output.read_bytes()
+
+
+LINES = (
+    '{"id": 1, "price": 9.50, "title":  "Hat",  "tags": ["wool", "Winter"], "n": 1E3}\r\n'
+    "\r\n"
+    '  {"sku":"2","title":"Caf\\u00e9","Labels":[],"big":123456789012345678901234567890}\n'
+    "{not JSON\n"
+    '{ "id" : "3" , "title" : "Tie" }\n'
+    '{"id":"4","title":"Bag","tags":null,"tags":["a"]}\n'
+    '{"title": "no id"}\n'
+    '{"id": "5", "title": "帽子", "tags": [{"tag": "own", "score": 0.50}], "nan": NaN}'
+)
+SPACED = [
+    ('"tags": ["wool", "Winter"]', '"tags": ["wool", "Winter", "red", "a\\"b"]'),
+    ('"Labels":[]', '"Labels":["red","a\\"b"]'),
+    ('"Tie" }', '"Tie" , "tags" : ["red", "a\\"b"] }'),
+    ('"tags":["a"]', '"tags":["a","red","a\\"b"]'),
+    ('"score": 0.50}]', '"score": 0.50}, "red", "a\\"b"]'),
+]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "gb18030"])
+def test_json_lines_keep_all_but_their_tags(tmp_path: Path, encoding: str) -> None:
+    data = LINES.encode(encoding)
+    assert written(tmp_path, data, [tagged("1", "WOOL"), tagged("3")]) == data
+    found = [tagged(str(number), "red", 'a"b', "RED") for number in range(1, 6)]
+    expected = LINES
+    for old, new in SPACED:
+        assert expected.count(old) == 1
+        expected = expected.replace(old, new)
+    assert written(tmp_path, data, found) == expected.encode(encoding)
+    again = read_catalog(tmp_path / "out.jsonl", rejected=lambda _: None)
+    assert [p.tags[-2:] for p in again if p.tags] == [("red", 'a"b')] * 5
+    assert written(tmp_path, expected.encode(encoding), found) == expected.encode(encoding)
+
+
+def test_json_arrays_keep_all_but_their_tags(tmp_path: Path) -> None:
+    pretty = (
+        '[\n  {\n    "id": 1,\n    "title": "Hat",\n    "tags": [\n      "wool"\n    ]\n  },\n'
+        '  {\n    "id": 2,\n    "title": "Cap"\n  }\n]\n'
+    )
+    found = [tagged("1", "red"), tagged("2", "blue", "new")]
+    assert written(tmp_path, pretty.encode(), [tagged("2")], ".json") == pretty.encode()
+    after = written(tmp_path, pretty.encode(), found, ".json").decode()
+    assert after == pretty.replace('"wool"', '"wool",\n      "red"').replace(
+        '"Cap"', '"Cap",\n    "tags": ["blue", "new"]'
+    )
+    one_line = b'\xef\xbb\xbf[{"id":1,"title":"Hat"},7,{"id":2,"title":"Cap","tags":[]}] '
+    assert written(tmp_path, one_line, found, ".json") == one_line.replace(
+        b'"Hat"', b'"Hat","tags":["red"]'
+    ).replace(b"[]", b'["blue","new"]')
+
+
+def test_json_lines_with_a_column_for_review(tmp_path: Path) -> None:
+    data = (
+        b'{"id": 1, "title": "Hat", "Maybe": ["old"]}\n{"id": 2, "title": "Cap", "maybe": "a; b"}\n'
+        b'{"id": 3, "title": "Tie", "maybe": 7}\n{"id": 4, "title": "Bag"}\n'
+    )
+    found = [tagged(each, "kept", review=("Old", "Kept", "a", "new")) for each in "1234"]
+    assert written(tmp_path, data, found, review_column="maybe").splitlines() == [
+        b'{"id": 1, "title": "Hat", "Maybe": ["old", "a", "new"], "tags": ["kept"]}',
+        b'{"id": 2, "title": "Cap", "maybe": "a; b; Old; new", "tags": ["kept"]}',
+        b'{"id": 3, "title": "Tie", "maybe": 7, "tags": ["kept"]}',
+        b'{"id": 4, "title": "Bag", "tags": ["kept"], "maybe": ["Old", "a", "new"]}',
+    ]
+    with pytest.raises(CatalogError, match="which is read as title"):
+        written(tmp_path, data, found, review_column="Name")
+
+
+def test_json_lines_that_cannot_be_read_stay(tmp_path: Path) -> None:
+    long = b'{"id": "9", "title": "' + b"x" * 10_000_000 + b'"}\n'
+    data = b'{"id":"1","title":"a"}\n' + long + b'{"id":"2","title":"\xff"}\n{"id":"3","title":"c"}'
+    after = written(tmp_path, data, [tagged(each, "t") for each in "1239"])
+    assert after == data.replace(b'"a"', b'"a","tags":["t"]').replace(b'"c"', b'"c","tags":["t"]')
+
+
+_VALUE = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | _CELL,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_CELL, inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    rows=st.lists(st.dictionaries(_CELL, _VALUE, max_size=3), min_size=1, max_size=4),
+    own=st.none() | st.lists(_CELL, max_size=3),
+    tags=st.lists(_CELL, max_size=3),
+    indent=st.sampled_from([None, 0, 2]),
+    ascii=st.booleans(),
+    spaced=st.booleans(),
+)
+def test_random_objects_keep_all_other_values(
+    tmp_path: Path,
+    rows: list[dict[str, Any]],
+    own: list[str] | None,
+    tags: list[str],
+    indent: int | None,
+    ascii: bool,
+    spaced: bool,
+) -> None:
+    objects = [{**row, "id": number, "title": "t", "tags": own} for number, row in enumerate(rows)]
+    separators = (", ", ": ") if spaced else (",", ":")
+    text = json.dumps(objects, indent=indent, ensure_ascii=ascii, separators=separators)
+    found = [tagged(str(number), *tags) for number in range(len(rows))]
+    after = written(tmp_path, text.encode("utf-8", "surrogatepass"), found, ".json").decode()
+    changed = json.loads(after)
+    for old, new in zip(json.loads(text), changed, strict=True):
+        held = old.pop("tags") or []
+        assert (new.pop("tags") or [])[: len(held)] == held
+        assert json.dumps(new) == json.dumps(old)
+    products = read(tmp_path / "out.json")
+    for product in products:
+        wanted = {mend(tag.strip()).casefold() for tag in tags if tag.strip()}
+        assert wanted <= {mend(tag).casefold() for tag in product.tags or ()}

@@ -266,12 +266,12 @@ def test_in_place_a_failure_leaves_the_file_and_no_backup(
     assert {path.name for path in tmp_path.iterdir()} == {"new.csv", "new.csv.journal"}
 
 
-@pytest.mark.parametrize("name", ["-", "absent.csv", "new.json"])
+@pytest.mark.parametrize("name", ["-", "absent.csv", "new.md"])
 def test_what_cannot_be_changed_in_place_is_refused(
     index: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("new.json").write_text("[]")
+    Path("new.md").write_text("id,title\n")
     with pytest.raises(ConfigError, match="changed in place") as refused:
         run(TagJob(name, index, name, llm="never", in_place=True), Silent())
     assert "-o" in refused.value.hint

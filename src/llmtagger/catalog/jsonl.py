@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from llmtagger.catalog.files import ESCAPED, Source, lines
+from llmtagger.catalog.files import ESCAPED, Source, first_character, lines
 from llmtagger.catalog.rows import RECORD_LIMIT, Row, RowFault, Rows, reject
 from llmtagger.errors import CatalogError
 
@@ -86,14 +86,24 @@ def _walk(value: Any) -> Iterator[tuple[int, Any]]:
             waiting.extend((depth + 1, item) for item in each)
 
 
+def is_array(source: Source, encoding: str) -> bool:
+    """Whether a .json file holds one array, not an object a line."""
+    return first_character(source, encoding) == "["
+
+
+def whole_text(source: Source, encoding: str) -> str:
+    """All of a file, without its byte order mark."""
+    return source.path.read_bytes().decode(encoding, "llmtagger.escape").removeprefix("\ufeff")
+
+
 def read_array(source: Source, encoding: str) -> Rows:
     """One row for each object of an array. The whole file is held in memory.
 
     Where the syntax breaks there is no telling where the next object starts: `CatalogError`.
     """
-    text = source.path.read_bytes().decode(encoding, "llmtagger.escape").removeprefix("\ufeff")
+    text = whole_text(source, encoding)
     line, counted = 1, 0
-    for start, end, value in _elements(text, source):
+    for start, end, value in elements(text, source):
         line += text.count("\n", counted, start)
         counted = start
         raw = text[start:end]
@@ -106,7 +116,7 @@ def read_array(source: Source, encoding: str) -> Rows:
             yield reject(line, str(fault), raw)
 
 
-def _elements(text: str, source: Source) -> Iterator[tuple[int, int, Any]]:
+def elements(text: str, source: Source) -> Iterator[tuple[int, int, Any]]:
     """Where each element of the array starts and ends, and what it is."""
     position = _skip(text, text.index("[") + 1)
     while not text.startswith("]", position):
@@ -123,6 +133,21 @@ def _elements(text: str, source: Source) -> Iterator[tuple[int, int, Any]]:
                 f"{source.name} is not a JSON array: {error}",
                 hint="write one object a line instead (.jsonl): then one fault costs one row",
             ) from error
+
+
+def members(text: str) -> dict[str, tuple[slice, slice]]:
+    """Where the key and the value of each member of an object stand; of twins, the last counts."""
+    found: dict[str, tuple[slice, slice]] = {}
+    position = _skip(text, text.index("{") + 1)
+    while not text.startswith("}", position):
+        key, end = _DECODER.raw_decode(text, position)
+        start = _skip(text, _skip(text, end) + 1)
+        _, stop = _DECODER.raw_decode(text, start)
+        found[key] = slice(position, end), slice(start, stop)
+        position = _skip(text, stop)
+        if text.startswith(",", position):
+            position = _skip(text, position + 1)
+    return found
 
 
 def _skip(text: str, position: int) -> int:

@@ -23,8 +23,10 @@ FIELDS = (
 )
 SYNONYMS: Synonyms = {
     "id": (
-        *("id", "sku", "product_id", "item_id", "handle", "article_number", "product_code"),
-        *("商品id", "商品编号", "编号", "商品编码", "商家编码", "货号", "款号"),
+        *("id", "sku", "product_id", "item_id", "handle", "article_number", "article_no"),
+        *("product_code", "product_number", "item_number", "item_no", "stock_code", "part_number"),
+        *("商品id", "商品编号", "编号", "商品编码", "商品代码", "商家编码", "货号", "款号"),
+        *("code", "reference", "ref"),  # last: a table may have an id and a code of something else
     ),
     "title": (
         *("title", "name", "product_name", "product_title", "item_name"),

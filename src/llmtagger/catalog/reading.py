@@ -10,7 +10,7 @@ from pathlib import Path
 
 from llmtagger.catalog.excel import OLD, SheetTable, open_sheet, refuse_old, sheet_rows
 from llmtagger.catalog.files import Source, find_encoding, first_character, open_source, unreadable
-from llmtagger.catalog.jsonl import read_array, read_lines
+from llmtagger.catalog.jsonl import is_array, read_array, read_lines
 from llmtagger.catalog.parquet import parquet_names, parquet_rows
 from llmtagger.catalog.products import SYNONYMS, Columns, Layout, build
 from llmtagger.catalog.profiles import PROFILES, recognise
@@ -91,7 +91,7 @@ def open_catalog(source: Source, options: CatalogOptions) -> Opened:
         kind = ".json" if first_character(source, encoding) in "{[" else ".csv"
     if kind in _TABLES:
         return _table(open_table(source, encoding, options), options)
-    array = kind == ".json" and first_character(source, encoding) == "["
+    array = kind == ".json" and is_array(source, encoding)
     return _json(source, (read_array if array else read_lines)(source, encoding), options)
 
 

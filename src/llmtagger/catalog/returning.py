@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import BinaryIO
@@ -11,15 +10,11 @@ from llmtagger.catalog.additions import Additions
 from llmtagger.catalog.excel import SheetTable, sheet_rows, write_cells
 from llmtagger.catalog.files import Source
 from llmtagger.catalog.profiles import PROFILES, recognise
-from llmtagger.catalog.reading import open_excel
+from llmtagger.catalog.reading import open_catalog, open_excel
 from llmtagger.catalog.rows import CatalogOptions, Row
 from llmtagger.catalog.tagcells import TagCells, tag_cells
-from llmtagger.catalog.writeback import described
-from llmtagger.errors import CatalogError
+from llmtagger.catalog.writeback import ADDED, described, review_name, say_lost
 
-_log = logging.getLogger(__name__)
-
-_ADDED = "tags"  # the column that is made where a file has none
 _SAMPLE = 1_000  # rows that show how tags are joined
 
 
@@ -33,16 +28,11 @@ def write_excel(
     """
     table, columns = open_excel(source, options)
     fields = columns.layout(table.header).fields
-    tags_column = fields.get("tags", _ADDED)
+    tags_column = fields.get("tags", ADDED)
     given = {tags_column: additions.tags}
     if (wanted := additions.review_column) is not None:
-        if wanted in (*fields.values(), *given):
-            raise CatalogError(
-                f"tags for review cannot stand in the column {wanted!r}",
-                hint="give --review-column another name, e.g. tags_to_review",
-            )
-        given[wanted] = additions.review
-    lines = dict(described(source, options, additions))
+        given[review_name(table.header, wanted, columns)] = additions.review
+    lines = described(open_catalog(source, options).found, options, additions)
     header = list(table.header)
     edits: dict[int, dict[int, str]] = {}
     for name, tags in given.items():
@@ -79,6 +69,5 @@ def _cells(table: SheetTable, column: str) -> Iterable[tuple[int, str]]:
 
 def _extended(style: TagCells, cell: str, name: str, given: Mapping[str, tuple[str, ...]]) -> str:
     text, lost = style.extended(cell, given[name])
-    for tag in lost:
-        _log.warning("%s: the tag %r is left out, its cell cannot hold it", name, tag)
+    say_lost(name, lost)
     return text

@@ -25,13 +25,14 @@ class TagCells:
 
     profile: Profile | None
     joiner: str
+    guarded: bool = True
 
     def split(self, cell: str) -> list[str]:
         """The tags in a cell, in order."""
         if self.profile is not None:
             return split_cell(cell, self.profile)
         try:
-            return [str(tag).strip() for tag in split_tags(restore(cell)) or ()]
+            return [str(tag).strip() for tag in split_tags(self._restored(cell)) or ()]
         except RowFault:  # no list of tags: a column for review may hold anything
             return [cell]
 
@@ -43,12 +44,7 @@ class TagCells:
         What stands in it stays as it is. Capitals make no other tag.
         """
         own = self.split(cell)
-        known = {mend(tag).casefold() for tag in (*own, *besides)}
-        fresh = []
-        for tag in tags:
-            if (text := tag.strip()) and text.casefold() not in known:
-                known.add(text.casefold())
-                fresh.append(text)
+        fresh = new_tags(tags, (*own, *besides))
         if (whole := self._joined(cell, own, fresh)) is not None:
             return whole, []
         lost = []
@@ -70,7 +66,7 @@ class TagCells:
         return None
 
     def _attempts(self, cell: str, own: Sequence[str], fresh: Sequence[str]) -> Iterable[str]:
-        if self.profile is None and restore(cell).lstrip().startswith("["):
+        if self.profile is None and self._restored(cell).lstrip().startswith("["):
             yield json.dumps([*own, *fresh], ensure_ascii=False)
             return
         escape = self.profile.escape if self.profile else ""
@@ -82,15 +78,33 @@ class TagCells:
         elif self.profile is not None:
             yield joiner.join(texts)
         else:
-            yield guard(joiner.join(texts))
-            yield guard(join_tags(list(fresh)))
+            for text in (joiner.join(texts), join_tags(list(fresh))):
+                yield guard(text) if self.guarded else text
+
+    def _restored(self, cell: str) -> str:
+        return restore(cell) if self.guarded else cell
 
 
-def tag_cells(profile: Profile | None, cells: Iterable[str]) -> TagCells:
-    """How these cells, the first ones of a file, write their tags."""
+def new_tags(tags: Iterable[str], known: Iterable[str]) -> list[str]:
+    """Those of the tags that are not known yet, each once. Capitals make no other tag."""
+    seen = {mend(tag).casefold() for tag in known}
+    fresh = []
+    for tag in tags:
+        if (text := tag.strip()) and text.casefold() not in seen:
+            seen.add(text.casefold())
+            fresh.append(text)
+    return fresh
+
+
+def tag_cells(profile: Profile | None, cells: Iterable[str], *, guarded: bool = True) -> TagCells:
+    """How these cells, the first ones of a file, write their tags.
+
+    `guarded` are cells of files in which no text may become a formula.
+    """
     found = Counter(joiner for cell in cells if (joiner := _joiner(cell, profile)))
     usual = profile.joiner if profile else _JOINER
-    return TagCells(profile, max(found, key=lambda each: found[each]) if found else usual)
+    joiner = max(found, key=lambda each: found[each]) if found else usual
+    return TagCells(profile, joiner, guarded)
 
 
 def _separators(profile: Profile | None) -> str:

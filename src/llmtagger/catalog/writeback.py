@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import logging
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import BinaryIO
 
@@ -13,7 +13,7 @@ from llmtagger.catalog.additions import Additions
 from llmtagger.catalog.cells import as_cell, line_end, spans
 from llmtagger.catalog.files import Source, find_encoding, marked_encoding
 from llmtagger.catalog.products import SYNONYMS, Columns, fold
-from llmtagger.catalog.reading import open_catalog
+from llmtagger.catalog.reading import Found, open_catalog
 from llmtagger.catalog.rows import CatalogOptions, RejectedRow
 from llmtagger.catalog.shops import Shop
 from llmtagger.catalog.tables import Record, Table, all_records, body, open_table
@@ -22,9 +22,9 @@ from llmtagger.errors import CatalogError
 
 _log = logging.getLogger(__name__)
 
-_ADDED = "tags"  # the column that is made where a file has none
+ADDED = "tags"  # the column that is made where a file has none
 _SAMPLE = 1_000  # rows that show how tags are joined
-_ELSEWHERE = "write to a .jsonl file instead"
+ELSEWHERE = "write to a .jsonl file instead"
 
 
 def write_table(
@@ -39,35 +39,65 @@ def write_table(
     encoding = find_encoding(source, options.encoding)
     table = open_table(source, encoding, options)
     editor = _Editor(table, options, additions)
-    lines = dict(described(source, options, additions))
+    lines = described(open_catalog(source, options).found, options, additions)
     changes: dict[int, dict[str, str]] = {}
     for record in body(table):
         if (name := lines.get(record.line)) and (change := editor.change(record, name)):
             changes[record.line] = change
     if not changes:
-        with source.path.open("rb") as original:
-            shutil.copyfileobj(original, output)
+        copy(source, output)
         return
     added = editor.added(changes)
     pieces = ((record, editor.text(record, changes, added)) for record in _whole(table))
     header = editor.header(added) if added and not table.line else None
-    _write_exactly(table, _with_header(pieces, header), output)
+    write_exactly(source, table.encoding, _with_header(pieces, header), output)
+
+
+def copy(source: Source, output: BinaryIO) -> None:
+    """Write the source as it is."""
+    with source.path.open("rb") as original:
+        shutil.copyfileobj(original, output)
 
 
 def described(
-    source: Source, options: CatalogOptions, additions: Additions
-) -> Iterator[tuple[int, str]]:
-    """The line that describes each product to which something is added."""
+    found: Found, options: CatalogOptions, additions: Additions, *, by_place: bool = False
+) -> dict[int, str]:
+    """The products to which something is added, by the line that describes each.
+
+    With `by_place` they are numbered instead, from 0: several objects may stand on one line.
+    """
     lines: dict[str, int] = {}
-    for found in open_catalog(source, options).found:
-        if isinstance(found, RejectedRow):
+    for place, each in enumerate(found):
+        if isinstance(each, RejectedRow):
             continue
-        product, row = found
+        product, row = each
         if product.id not in additions.tags and product.id not in additions.review:
             continue
         if options.on_duplicate == "last" or product.id not in lines:
-            lines[product.id] = row.line
-    return ((line, name) for name, line in lines.items())
+            lines[product.id] = place if by_place else row.line
+    return {line: name for name, line in lines.items()}
+
+
+def review_name(header: Sequence[str], wanted: str, columns: Columns) -> str:
+    """The column for review: one of the file's, or a new name that is no field's."""
+    same = (name for name in header if fold(name) == fold(wanted))
+    name = wanted if wanted in header else next(same, wanted.strip())
+    layout = columns.layout(tuple(header if name in header else (*header, name)))
+    field = next((f for f, column in layout.fields.items() if column == name), None)
+    field = "tags" if fold(name) == ADDED else field
+    if field is not None or not name:
+        raise CatalogError(
+            f"tags for review cannot stand in the column {name!r}"
+            + (f", which is read as {field}" if field else ""),
+            hint="give --review-column another name, e.g. tags_to_review",
+        )
+    return name
+
+
+def say_lost(name: str, tags: Iterable[str]) -> None:
+    """Warn of tags that a cell of a product cannot hold."""
+    for tag in tags:
+        _log.warning("%s: the tag %r is left out, its cell cannot hold it", name, tag)
 
 
 def _whole(table: Table) -> Iterator[Record]:
@@ -75,7 +105,7 @@ def _whole(table: Table) -> Iterator[Record]:
         if not record.whole:
             raise CatalogError(
                 f"line {record.line} of {table.source.name} is too long to be written back",
-                hint=_ELSEWHERE,
+                hint=ELSEWHERE,
             )
         yield record
 
@@ -90,30 +120,14 @@ class _Editor:
         if table.profile is not None:
             columns = Shop(table.profile, table.header, options).columns
         fields = columns.layout(table.header).fields
-        names = {"tags": fields.get("tags", _ADDED)}
+        names = {"tags": fields.get("tags", ADDED)}
         if additions.review_column is not None:
-            names["review"] = self._review_name(additions.review_column, columns)
+            names["review"] = review_name(table.header, additions.review_column, columns)
         self._names = names
         self._places = {
             each: table.header.index(name) for each, name in names.items() if name in table.header
         }
         self._cells = {each: self._style(self._places.get(each)) for each in names}
-
-    def _review_name(self, wanted: str, columns: Columns) -> str:
-        """The column for review: one of the file's, or a new name that is no field's."""
-        same = (name for name in self._table.header if fold(name) == fold(wanted))
-        name = wanted if wanted in self._table.header else next(same, wanted.strip())
-        header = self._table.header
-        layout = columns.layout(header if name in header else (*header, name))
-        field = next((f for f, column in layout.fields.items() if column == name), None)
-        field = "tags" if fold(name) == _ADDED else field
-        if field is not None or not name:
-            raise CatalogError(
-                f"tags for review cannot stand in the column {name!r}"
-                + (f", which is read as {field}" if field else ""),
-                hint="give --review-column another name, e.g. tags_to_review",
-            )
-        return name
 
     def _style(self, place: int | None) -> TagCells:
         rows = islice(body(self._table), _SAMPLE)
@@ -141,8 +155,7 @@ class _Editor:
     ) -> str:
         plain = [tag for tag in tags if not (record.literal and _breaks(tag, self._table))]
         text, lost = self._cells[each].extended(self._cell(record, each), plain, besides)
-        for tag in (*lost, *(tag for tag in tags if tag not in plain)):
-            _log.warning("%s: the tag %r is left out, its cell cannot hold it", name, tag)
+        say_lost(name, (*lost, *(tag for tag in tags if tag not in plain)))
         return text
 
     def added(self, changes: Mapping[int, Mapping[str, str]]) -> list[str]:
@@ -215,18 +228,19 @@ def _with_header(
             yield record.raw, text
 
 
-def _write_exactly(table: Table, pieces: Iterable[tuple[str, str]], output: BinaryIO) -> None:
+def write_exactly(
+    source: Source, encoding: str, pieces: Iterable[tuple[str, str]], output: BinaryIO
+) -> None:
     """Write the new texts in the file's encoding, where the old ones encode to its very bytes."""
-    source = table.source
     with source.path.open("rb") as original:
-        encoding, mark = marked_encoding(source, table.encoding)
+        encoding, mark = marked_encoding(source, encoding)
         output.write(original.read(len(mark)))
         for old, new in pieces:
             was = _encoded(old, encoding, source)
             if original.read(len(was)) != was:
                 raise CatalogError(
                     f"{source.name} cannot be written back byte for byte as {encoding}",
-                    hint=f"save it as UTF-8 first, or {_ELSEWHERE}",
+                    hint=f"save it as UTF-8 first, or {ELSEWHERE}",
                 )
             output.write(was if new == old else _encoded(new, encoding, source))
 
@@ -237,5 +251,5 @@ def _encoded(text: str, encoding: str, source: Source) -> bytes:
     except UnicodeEncodeError as error:
         raise CatalogError(
             f"{source.name} cannot be written back as {encoding}: {error}",
-            hint=f"save it as UTF-8 first, or {_ELSEWHERE}",
+            hint=f"save it as UTF-8 first, or {ELSEWHERE}",
         ) from error

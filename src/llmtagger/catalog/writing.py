@@ -20,6 +20,7 @@ from typing import IO, Any, BinaryIO
 from llmtagger.catalog.additions import Additions, collect
 from llmtagger.catalog.excel import write_rows
 from llmtagger.catalog.files import Source, open_source
+from llmtagger.catalog.jsonback import write_json
 from llmtagger.catalog.products import FIELDS, join_tags
 from llmtagger.catalog.returning import write_excel
 from llmtagger.catalog.rows import RECORD_LIMIT, CatalogOptions, RejectedRow
@@ -269,6 +270,7 @@ _WRITERS: dict[str, Callable[[Records, IO[bytes]], int]] = {
 # Formats that are written back where the input has them: the source, its additions, the new file
 _WRITE_BACK: dict[str, WriteBack] = {
     **dict.fromkeys((".csv", ".tsv", ".txt"), write_table),
+    **dict.fromkeys((*RECORDS, ".json"), write_json),
     ".xlsx": write_excel,
 }
 
