@@ -328,7 +328,10 @@ def test_quotes_that_never_close_are_read_in_linear_time(tmp_path: Path) -> None
         pytest.param("a.xlsx", "PK", {}, "no workbook", "spreadsheet", id="bad workbook"),
         pytest.param("a.xls", "x", {}, "Excel file of the kind .xls", "save it as .xlsx", id="xls"),
         pytest.param("a.xlsm", "x", {}, "of the kind .xlsm", "without macros", id="xlsm"),
-        pytest.param("a.doc", "PK", {}, "no suffix", ".csv", id="unknown suffix"),
+        pytest.param(
+            "a.doc", "PK", {}, "not in a format that can be read", "Excel (.xlsx)", id="suffix"
+        ),
+        pytest.param("a.pdf", "%PDF", {}, "a.pdf", "--map title=COLUMN", id="column to name"),
         pytest.param("a.parquet", "PAR1nonsense", {}, "not a Parquet", "export", id="bad parquet"),
         pytest.param("a.json", '[{"id": 1}, {', {}, "not a JSON array", ".jsonl", id="bad array"),
         pytest.param("a.csv", "id,title\n", {"encoding": "nope"}, "'nope'", "utf-8", id="name"),

@@ -152,7 +152,7 @@ def test_what_changes_while_the_index_is_written_stays_open(
     monkeypatch.setattr(index_writer, "add", slow)
     result = run("approve", "--all", "-i", folder)
     assert "Approved 0 products." in result.stderr
-    assert "1 were changed meanwhile and are still open: w1" in result.stderr
+    assert "1 were changed in the meantime and are still open: w1" in result.stderr
     assert states(folder)["w1"] is State.OPEN
     assert product(folder, "w1").tags == ("wallet", "red")
 

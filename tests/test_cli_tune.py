@@ -300,7 +300,7 @@ def test_suggestions_are_told(index: Path, tmp_path: Path) -> None:
     path.write_text("".join([*lines, "{broken\n"]), "utf-8")
     new = [json.loads(line) for line in lines[1:]]  # the first is in the index
     result = run("label", "suggest", path, "-i", index, "--json")
-    assert "1 rows are no products" in said(result)
+    assert "Rows skipped because they are not products: 1." in said(result)
     found = [json.loads(line) for line in result.stdout.splitlines()]
     assert {each["id"]: each["title"] for each in found} == {e["id"]: e["title"] for e in new}
     for each in found:

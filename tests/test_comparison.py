@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from llmtagger.errors import ConfigError
 from llmtagger.evaluation import metrics
 from llmtagger.evaluation.comparison import compare, holm, read_evaluation, two_sided, verdict
+from llmtagger.evaluation.verdicts import UNCLEAR
 
 Record = dict[str, Any]
 Kept = Callable[[int], set[str]]
@@ -62,7 +63,7 @@ def test_an_evaluation_is_not_distinguishable_from_itself(tmp_path: Path) -> Non
     found = compare(a, b)
     for name in ("micro_f1", "micro_precision", "micro_recall"):
         assert found[name]["difference"] == {"value": 0.0, "low": 0.0, "high": 0.0}
-        assert found[name]["verdict"] == "not distinguishable"
+        assert found[name]["verdict"] == UNCLEAR
         assert found[name]["a"] == found[name]["b"]
     assert (found["products"], found["groups"]) == (COUNT, COUNT)
     assert found["per_tag"] == found["won"] == found["lost"] == found["warnings"] == []
@@ -125,7 +126,7 @@ def test_siblings_make_a_verdict_less_sure(tmp_path: Path) -> None:
             for name, kept in (("a", worse), ("b", better))
         ]
         verdicts.append(compare(*pair)["micro_f1"]["verdict"])
-    assert verdicts == ["b is better", "not distinguishable"]
+    assert verdicts == ["b is better", UNCLEAR]
 
 
 def test_other_gold_is_refused(tmp_path: Path) -> None:
@@ -209,10 +210,10 @@ def test_tags_are_told_apart_only_with_their_number_in_mind(tmp_path: Path) -> N
     assert [row["adjusted"] for row in rows.values()] == pytest.approx(_by_hand(ps))
     for row in rows.values():
         sure = row["adjusted"] < 0.05
-        assert (row["verdict"] != "not distinguishable") == sure
+        assert (row["verdict"] != UNCLEAR) == sure
     raw = [tag for tag in names if rows[tag]["p"] < 0.05]
     assert raw  # some would have been called by their own p-values
-    assert all(rows[tag]["verdict"] == "not distinguishable" for tag in raw)
+    assert all(rows[tag]["verdict"] == UNCLEAR for tag in raw)
 
 
 def test_tags_with_few_products_or_no_change_are_left_out(tmp_path: Path) -> None:
@@ -226,9 +227,9 @@ def test_tags_with_few_products_or_no_change_are_left_out(tmp_path: Path) -> Non
     [
         (0.01, 0.2, "b is better"),
         (-0.2, -0.01, "a is better"),
-        (-0.1, 0.1, "not distinguishable"),
-        (0.0, 0.1, "not distinguishable"),
-        (-0.1, 0.0, "not distinguishable"),
+        (-0.1, 0.1, UNCLEAR),
+        (0.0, 0.1, UNCLEAR),
+        (-0.1, 0.0, UNCLEAR),
     ],
 )
 def test_what_an_interval_says(low: float, high: float, says: str) -> None:

@@ -14,7 +14,7 @@ from selectolax.lexbor import LexborNode as Node
 
 from llmtagger.evaluation import plots
 from llmtagger.evaluation.glossary import SIGNALS
-from llmtagger.evaluation.interval import Interval
+from llmtagger.evaluation.interval import Interval, points
 from llmtagger.evaluation.plots import Line, Point, Row, Scale
 from llmtagger.evaluation.report import (
     SYSTEMS,
@@ -24,11 +24,11 @@ from llmtagger.evaluation.report import (
     outcomes,
     percent,
     plain,
-    points,
     worst,
     write_comparison,
     write_report,
 )
+from llmtagger.evaluation.verdicts import UNCLEAR
 from llmtagger.stages.scoring import COLD, WARM
 
 SCRIPT = '<script>alert("x")</script>'
@@ -238,7 +238,7 @@ def compared_tag(i: int, tag: str) -> dict[str, Any]:
         "p": 0.01 * i,
         "difference": measured(change, 0.09),
         "adjusted": min(1.0, 0.05 * i),
-        "verdict": ["b is better", "a is better"][i % 2] if i < 6 else "not distinguishable",
+        "verdict": ["b is better", "a is better"][i % 2] if i < 6 else UNCLEAR,
     }
 
 
@@ -262,8 +262,9 @@ def comparison() -> dict[str, Any]:
         "b": {"name": "more neighbours", "run": {**run, "seed": 8, "title": SCRIPT}},
         "products": 1200,
         "groups": 1020,
+        "changed": 410,
         "micro_f1": between(0.792, 0.812, "b is better"),
-        "micro_precision": between(0.85, 0.846, "not distinguishable"),
+        "micro_precision": between(0.85, 0.846, UNCLEAR),
         "micro_recall": between(0.741, 0.779, "b is better"),
         "per_tag": [compared_tag(i, tag) for i, tag in enumerate(TAGS)],
         "won": [changed(i, 0.42) for i in range(7)],
@@ -366,15 +367,17 @@ def test_report_has_all_sections(tmp_path: Path) -> None:
     [
         (
             measured(0.025, 0.012),
-            "Above the best baseline, TF-IDF + linear, by 2.5 points [+1.3, +3.7]",
+            "Better than the best baseline, TF-IDF + linear: F1 +2.5 points (95% interval +1.3 to "
+            "+3.7).",
         ),
         (
             measured(-0.02, 0.01),
-            "Below the best baseline, TF-IDF + linear, by 2.0 points [−3.0, −1.0]",
+            "Worse than the best baseline, TF-IDF + linear: F1 −2.0 points (95% interval −3.0 to "
+            "−1.0).",
         ),
         (
             measured(0.004, 0.01),
-            "Not distinguishable from the best baseline, TF-IDF + linear: +0.4 points [−0.6, +1.4]",
+            "Too close to call: F1 +0.4 points against the best baseline, TF-IDF + linear",
         ),
     ],
     ids=["above", "below", "no difference"],
@@ -497,11 +500,12 @@ def test_tags_that_nobody_judged_are_no_errors() -> None:
         (percent(float("nan")), "–"),
         (points(-0.0123), "−1.2"),
         (points(0.02), "+2.0"),
+        (points(-0.0001), "+0.0"),
         (number(12345), "12\u202f345"),
         (number(0.5, 2), "0.50"),
         (chance(0.0001), "<0.001"),
         (chance(0.04), "0.040"),
-        (kept(0.9714), "97.1 %"),
+        (kept(0.9714), "97.1%"),
         (kept(1.001), "all of it"),
         (kept(None), "–"),
         (plain(None), "–"),
@@ -512,6 +516,36 @@ def test_numbers_as_text(shown: str, text: str) -> None:
     assert shown == text
 
 
+def test_a_promise_that_keeps_nothing_has_no_figures(tmp_path: Path) -> None:
+    nothing = {"precision": 0.98, "threshold": None, "kept": 0, "right": 0, "share": 0.0}
+    nothing |= {"seen": 0.0, "wilson_low": 0.0}
+    page = HTMLParser(report_of(tmp_path, {**results(), "promises": [nothing]}, [sample(0)]))
+    (row,) = page.css("#promises tbody tr")
+    assert row.text(separator=" ", strip=True) == (
+        "98 No score is this reliable: all tags go to review."
+    )
+
+
+def test_a_run_without_the_model_shows_no_costs_of_the_model(tmp_path: Path) -> None:
+    spent = {"prompt_tokens": 0.0, "completion_tokens": 0.0, "model_seconds": 0.0}
+    cost = {**spent, "own_seconds": 0.04}
+    text = HTMLParser(report_of(tmp_path, {**results(), "cost": cost}, [sample(0)])).text()
+    assert "Tokens read" not in text
+    assert "This run did not ask the model." in text
+    assert "Seconds without the model, each product tagged0.040" in text
+
+
+def test_the_header_names_the_data_set_once_and_the_day(tmp_path: Path) -> None:
+    found = results()
+    found["run"] |= {"title": "shop_en", "dataset": "shop_en", "name": "shop_en warm"}
+    found["run"]["date"] = "2026-11-30T19:24:02+00:00"
+    page = HTMLParser(report_of(tmp_path, found, [sample(0)]))
+    (header,) = page.css("header")
+    assert header.text().count("shop_en") == 1
+    assert "2026-11-30" in header.text()
+    assert "19:24" not in header.text()
+
+
 # The comparison
 
 
@@ -519,14 +553,14 @@ def test_comparison_has_all_sections(tmp_path: Path) -> None:
     page = comparison_of(tmp_path, comparison())
     assert sections(page) == {"headline", "tags", "won", "lost", "cost", "provenance"}
     text = HTMLParser(page).text()
-    assert "more neighbours is better than default: +2.0 points of micro F1 [+0.9, +3.1]" in text
+    assert "more neighbours is better: F1 +2.0 points (95% interval +0.9 to +3.1)." in text
     assert "The two runs used different seeds." in text
 
 
 def test_comparison_without_a_difference_says_so(tmp_path: Path) -> None:
-    found = {**comparison(), "micro_f1": between(0.8, 0.801, "not distinguishable")}
+    found = {**comparison(), "micro_f1": between(0.8, 0.801, UNCLEAR)}
     text = HTMLParser(comparison_of(tmp_path, found)).text()
-    assert "default and more neighbours are not distinguishable" in text
+    assert "Too close to call: from default to more neighbours F1 changes by +0.1 points" in text
 
 
 def test_colours_follow_the_verdicts(tmp_path: Path) -> None:

@@ -43,6 +43,7 @@ from llmtagger.evaluation.trials import (
     compare,
     judged,
 )
+from llmtagger.evaluation.verdicts import UNCLEAR
 from llmtagger.output import Cut
 from llmtagger.pipeline import build_tagger
 from llmtagger.scorers import learned_scorer
@@ -366,7 +367,7 @@ def test_the_same_cells_make_no_difference() -> None:
         for figure in FIGURES:
             assert found[side][figure]["a"]["value"] == pytest.approx(2 / 3)
             assert set(found[side][figure]["difference"].values()) == {0.0}
-            assert found[side][figure]["verdict"] == "not distinguishable"
+            assert found[side][figure]["verdict"] == UNCLEAR
         assert found[side]["won"] == found[side]["lost"] == []
 
 
@@ -394,6 +395,13 @@ def test_what_is_kept_and_what_the_model_said_are_told_apart() -> None:
     found = compare(kept, said)
     assert found["system"]["micro_f1"]["verdict"] == "a is better"
     assert found["model"]["micro_f1"]["verdict"] == "b is better"
+
+
+def test_an_answer_that_failed_is_not_a_model_that_chose_nothing() -> None:
+    silent = [cell(at, "a", {}) for at in range(6)]
+    failed = [replace(each, problem=Problem("timeout", "no answer")) for each in silent]
+    assert compare(silent, silent)["silent"] == compare(silent, silent)["answers"] == 12
+    assert compare(silent, failed)["silent"] == 6
 
 
 def test_only_products_judged_on_both_sides_count() -> None:

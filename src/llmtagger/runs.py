@@ -28,10 +28,10 @@ CREATE TABLE IF NOT EXISTS results (
     id TEXT PRIMARY KEY, digest TEXT NOT NULL, payload BLOB NOT NULL, checksum TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 """
-_DAMAGED = "the file is damaged or no journal: start anew with --fresh"
+_DAMAGED = "the file is damaged or not a journal: start over with --fresh"
 _ROOM = (
-    "make room on the disk, or the folder writable: the same command goes on where this one stopped"
-    " (if neither is amiss, the file is damaged: start anew with --fresh)"
+    "free disk space or make the folder writable, then run the same command to resume"
+    " (if that is not the cause, the file is damaged: start over with --fresh)"
 )
 
 

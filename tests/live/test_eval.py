@@ -64,7 +64,7 @@ def test_an_evaluation_asks_once_and_repeats_itself(server: ServerInfo, tmp_path
     compared = llmtagger(
         tmp_path / "cache", "eval", "compare", str(tmp_path / "a"), str(tmp_path / "b")
     )
-    assert "not distinguishable" in compared.stderr
+    assert "No difference: same tags on all" in compared.stderr
 
 
 def test_a_calibrated_index_keeps_a_promise_and_needs_no_server(

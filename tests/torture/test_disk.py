@@ -141,7 +141,7 @@ def test_a_disk_that_is_full_when_the_output_is_written(tmp_path: Path, index: P
     assert "has room, then try again" in told
     assert "Traceback" not in told
     assert set(said["left"].split()) == {"new.jsonl", "tagged.jsonl.journal"}
-    assert f"Going on after {PRODUCTS} of {PRODUCTS} products" in said["second"]
+    assert f"Resuming after {PRODUCTS} of {PRODUCTS} products" in said["second"]
     assert said["tagged.jsonl"] == said["expected"]
 
 

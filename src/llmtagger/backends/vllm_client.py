@@ -285,7 +285,7 @@ class VllmGenerator:
         return EngineUnreachable(
             f"No server answers at {roots}{why}{way}.",
             hint="Check --endpoint and that the server is up; leave --endpoint out to have"
-            " llmtagger start one here. The same command goes on where this one stopped.",
+            " llmtagger start one here. Run the same command to resume.",
         )
 
 

@@ -41,6 +41,10 @@ _JSON = {".jsonl", ".ndjson", ".json"}
 _TABLES = {".csv", ".tsv", ".txt"}
 _PARQUET = {".parquet"}
 _EXCEL = {".xlsx"}
+_FORMATS = (
+    "formats are CSV (.csv, .tsv, .txt), Excel (.xlsx), JSON (.json, .jsonl, .ndjson) and Parquet "
+    "(.parquet); where a column is not found, name it with --map title=COLUMN"
+)
 _UNNAMED = 20  # objects without an id field, none before them with one, that condemn a file
 
 
@@ -102,10 +106,7 @@ def _kind(source: Source) -> str:
         return suffix
     if suffix in OLD:
         raise refuse_old(source.name, suffix)
-    raise CatalogError(
-        f"{source.name} has no suffix that says what it holds",
-        hint=f"name it {', '.join(sorted(_JSON | _TABLES | _PARQUET | _EXCEL))}",
-    )
+    raise CatalogError(f"{source.name} is not in a format that can be read", hint=_FORMATS)
 
 
 def _json(source: Source, rows: Rows, options: CatalogOptions) -> Opened:

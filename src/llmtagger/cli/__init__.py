@@ -65,7 +65,7 @@ def _root(
         False, "--version", callback=_version, is_eager=True, help="Print the version."
     ),
     verbose: bool = typer.Option(
-        False, "-v", "--verbose", help="Log to stderr what is decided, and how long it takes."
+        False, "-v", "--verbose", help="Log decisions and timings to stderr."
     ),
 ) -> None:
     """Tags e-commerce products with a language model, and shows the evidence for every tag."""
@@ -95,7 +95,7 @@ def main() -> None:
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     """Leave in order: what is done is journalled, what was started is stopped."""
-    complain("\nInterrupted; the same command goes on where it stopped.\n")
+    complain("\nInterrupted. Run the same command to resume.\n")
     raise SystemExit(ExitCode(128 + number))
 
 

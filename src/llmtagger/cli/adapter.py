@@ -66,7 +66,7 @@ def judge(
     index: IndexFolder,
     config: ConfigFile = None,
 ) -> None:
-    """Judge an adapter again. Do so after products were added, or if a tuning was killed."""
+    """Measure an adapter again, after products were added or tuning was interrupted."""
     from llmtagger import adapters
     from llmtagger.backends.folders import cache_dir
     from llmtagger.cli.progress import StageReporter

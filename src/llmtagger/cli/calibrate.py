@@ -22,19 +22,19 @@ def calibrate(
     model: Annotated[
         str,
         typer.Option(
-            help="none, auto, a folder, or a Hugging Face id; a name with --endpoint. Anything but "
-            "none: also measure what its answers add."
+            help="none, auto, a folder, or a Hugging Face id; a name with --endpoint. Unless "
+            "none, also measures what its answers add."
         ),
     ] = "none",
     endpoint: Endpoints = None,
     ask: Annotated[
-        int, typer.Option(min=20, help="Labelled products that the model is asked about.")
+        int, typer.Option(min=20, help="How many labelled products to ask the model about.")
     ] = _ASKED,
     prompt: Annotated[
         str | None, typer.Option(help="A prompt's name or a .jinja file.  [default: by the index]")
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(min=20, help="Only N labelled products, drawn at random.")
+        int | None, typer.Option(min=20, help="Use only N labelled products, drawn at random.")
     ] = None,
     config: ConfigFile = None,
 ) -> None:

@@ -157,11 +157,11 @@ def check_companions(versions: Mapping[str, str]) -> Finding:
     """torchvision and torchaudio: not needed, and harmful if built for another PyTorch."""
     here = [name for name in ("torchvision", "torchaudio") if name in versions]
     if not here:
-        return Finding("torchvision", Health.OK, "absent, as it should be")
+        return Finding("torchvision", Health.OK, "not installed, not needed")
     detail = ", ".join(f"{name} {versions[name]}" for name in here)
     if all(build_of(versions[name]) == build_of(versions.get("torch", "")) for name in here):
         return Finding("torchvision", Health.OK, detail)
-    detail += f" do not fit PyTorch {versions.get('torch', '')}, and break its users"
+    detail += f" do not match PyTorch {versions.get('torch', '')} and break programs that import it"
     return Finding("torchvision", Health.FAIL, detail, f"pip uninstall {' '.join(here)}")
 
 
@@ -220,8 +220,8 @@ def check_servers() -> Iterator[Finding]:
     yield Finding("Servers", Health.OK, ", ".join(servers) or "none running")
     left = strays()
     if left:
-        detail = f"{len(left)} processes of a server that is gone hold memory"
-        remedy = f"if no program of yours needs them: kill -9 {' '.join(map(str, left))}"
+        detail = f"{len(left)} processes of a stopped server still hold memory"
+        remedy = f"if none of your programs needs them: kill -9 {' '.join(map(str, left))}"
         yield Finding("Strays", Health.WARN, detail, remedy)
 
 

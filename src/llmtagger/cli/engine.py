@@ -28,7 +28,7 @@ def start(
         typer.Option(min=1, max=65535, help="Port on 127.0.0.1.  [default: a free one]"),
     ] = None,
 ) -> None:
-    """Start a server that stays up; runs with the same model use it. Ends with `engine stop`."""
+    """Start a server that runs until `engine stop`; runs with the same model use it."""
     from llmtagger.backends import vllm_process
     from llmtagger.backends.models import resolve_model
 
@@ -50,7 +50,7 @@ def stop() -> None:
     for info in ended:
         stderr().print(f"Stopped {info.model} at {info.url}.")
     if not ended:
-        stderr().print("No server of ours is running.")
+        stderr().print("No llmtagger server is running.")
 
 
 @app.command()
@@ -69,15 +69,15 @@ def status(
         for info in servers:
             write(_describe(info) + "\n")
     if not servers:
-        stderr().print("No server of ours is running.")
+        stderr().print("No llmtagger server is running.")
         raise typer.Exit(ExitCode.FAILED)
 
 
 @app.command()
 def logs(
-    port: Annotated[int | None, typer.Option(help="Of the server at this port.")] = None,
+    port: Annotated[int | None, typer.Option(help="The server's port.")] = None,
 ) -> None:
-    """Print the last lines of a server's log. Without --port, of the newest server."""
+    """Print the last lines of a server's log. Without --port: the newest server's."""
     from llmtagger.backends import vllm_process
     from llmtagger.backends.vllm_log import tail
 

@@ -18,22 +18,24 @@ from llmtagger.cli.options import Endpoints, Mapped, ModelName, catalog_options
 _FILES = ("results.json", "samples.jsonl", "report.html")  # of an evaluation's folder
 _GATED = ("micro_f1", "micro_precision", "micro_recall", "macro_f1", "product_f1")
 _FIGURES = ("", "micro-F1", "precision", "recall", "macro-F1", "products")
-_COMPARED = ("", "a", "b", "b less a", "verdict")
+_COMPARED = ("", "A", "B", "B minus A", "verdict")
 AsMarkdown = Annotated[
     bool, typer.Option("--markdown", help="Print the figures as a Markdown table to stdout.")
 ]
-app = typer.Typer(help="Measure on gold sets, and compare.", no_args_is_help=True)
+app = typer.Typer(help="Measure quality on gold sets, and compare runs.", no_args_is_help=True)
 
 
 @app.command("run")
 def run(
-    config: Annotated[Path, typer.Argument(metavar="RUN.toml", help="What is to be measured.")],
+    config: Annotated[Path, typer.Argument(metavar="RUN.toml", help="What to measure.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="A folder for the results.")],
     data: Annotated[
         Path | None,
-        typer.Option(envvar="LLMTAGGER_GOLD", help="Where gold sets' texts lie."),
+        typer.Option(envvar="LLMTAGGER_GOLD", help="Folder with the gold sets' product files."),
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=10, help="Only N products of the set.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=10, help="Use only N products of the set.")
+    ] = None,
     mapped: Mapped = None,
     model: ModelName = "auto",
     endpoint: Endpoints = None,
@@ -43,14 +45,14 @@ def run(
         list[str] | None,
         typer.Option(
             metavar="[METRIC=]VALUE",
-            help="Exit with code 4 if a figure of the system is lower: micro_f1 (the default), "
+            help="Exit with code 4 if the system scores lower: micro_f1 (the default), "
             "micro_precision, micro_recall, macro_f1 or product_f1; repeatable.",
         ),
     ] = None,
 ) -> None:
     """Measure the system and every baseline on a gold set.
 
-    Writes results, samples and a report.
+    Writes results.json, samples.jsonl and report.html.
 
     Example: `llmtagger eval run eval/runs/examples.toml -o eval/results/examples`
     """
@@ -172,11 +174,11 @@ def _show(results: dict[str, Any], output: Path) -> None:
     console.print(marked("\n[bold]{dataset}[/], {regime}, {labelled} labelled\n", **run))
     console.print(table)
     best = results["best_baseline"]
-    console.print(f"\nSystem less {best['name']}: {points(best['difference'])}")
+    console.print(f"\nSystem minus {best['name']}: {points(best['difference'])}")
     if model := results["model"]:
         console.print(
             f"The model adds {points(model['added'])} on {model['products']} products; "
-            f"asked about {model['share_asked']:.0%} of them all."
+            f"the run asks about {model['share_asked']:.0%} of all test products."
         )
     console.print(f"Took {results['seconds']['total']:.0f} s. Report: {output / 'report.html'}")
 
@@ -199,21 +201,22 @@ def points(difference: dict[str, float]) -> str:
 
 @app.command("compare")
 def compare(
-    a: Annotated[Path, typer.Argument(metavar="DIR_A", help="One evaluation's folder.")],
-    b: Annotated[Path, typer.Argument(metavar="DIR_B", help="Another one's.")],
+    a: Annotated[Path, typer.Argument(metavar="DIR_A", help="The results folder of one run.")],
+    b: Annotated[Path, typer.Argument(metavar="DIR_B", help="The results folder of another run.")],
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Also write an HTML report.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
     as_markdown: AsMarkdown = False,
 ) -> None:
-    """Tell whether B is better than A on the products of both.
+    """Tell whether run B is better than run A on the products they share.
 
     Example: `llmtagger eval compare eval/results/a eval/results/b -o compared.html`
     """
     from llmtagger.catalog.preflight import Output, check_files
     from llmtagger.evaluation.comparison import compare as compared
     from llmtagger.evaluation.report import write_comparison
+    from llmtagger.evaluation.verdicts import in_english, sentences
 
     if output is not None:
         inputs = [folder / name for folder in (a, b) for name in _FILES]
@@ -230,17 +233,31 @@ def compare(
     console = stderr()
     for warning in found["warnings"]:
         console.print(warning, style="yellow")
-    console.print(f"{found['products']} products in {found['groups']} groups; b less a:")
-    for name in ("micro_f1", "micro_precision", "micro_recall"):
+    names = (found["a"]["name"], found["b"]["name"])
+    console.print(f"{found['products']} products in {found['groups']} groups.")
+    console.print(in_english(sentences(found, *names)), style="bold")
+    if found["changed"]:
+        _show_changes(found)
+    if output is not None:
+        console.print(f"Report: {output}")
+
+
+def _show_changes(found: dict[str, Any]) -> None:
+    from llmtagger.evaluation.verdicts import UNCLEAR
+
+    console = stderr()
+    console.print("B minus A:")
+    for name in _GATED[:3]:
         figure = found[name]
         console.print(
             f"  {name:16} {figure['a']['value']:.3f} → {figure['b']['value']:.3f}  "
             f"{points(figure['difference'])}  {figure['verdict']}"
         )
-    sure = [row for row in found["per_tag"] if row["verdict"] != "not distinguishable"]
-    console.print(f"  tags that surely changed: {len(sure)} of {len(found['per_tag'])} tested")
+    sure = [row for row in found["per_tag"] if row["verdict"] != UNCLEAR]
+    tested = len(found["per_tag"])
+    console.print(f"  tags with a significant change: {len(sure)} of {tested} tested")
     for row in sure[:10]:
         console.print(f"    {row['tag']}: {row['a']:.2f} → {row['b']:.2f}")
-    console.print(f"  products won {len(found['won'])}, lost {len(found['lost'])} (30 at most)")
-    if output is not None:
-        console.print(f"Report: {output}")
+    console.print(
+        f"  products better in B: {len(found['won'])}, worse: {len(found['lost'])} (at most 30)"
+    )

@@ -18,17 +18,19 @@ if TYPE_CHECKING:
 
     from llmtagger.goldbook import GoldBook
 
-app = typer.Typer(help="Tags given by hand: export, import, approve.", no_args_is_help=True)
+app = typer.Typer(help="Export, import and approve tags set by hand.", no_args_is_help=True)
 
 _NAMED = 5  # ids, tags or rows that a message names
 
-_File = Annotated[Path, typer.Argument(metavar="FILE", help=".csv, .xlsx, or .json: Label Studio.")]
-_Author = Annotated[str | None, typer.Option(help="Whose word it is.  [default: your login name]")]
+_File = Annotated[
+    Path, typer.Argument(metavar="FILE", help=".csv, .xlsx, or .json (Label Studio).")
+]
+_Author = Annotated[str | None, typer.Option(help="Who approves them.  [default: your login name]")]
 
 
 @app.command()
 def export(file: _File, index: IndexFolder) -> None:
-    """Write all products that somebody has said something of to a file.
+    """Write all products that people have tagged or rated to a file.
 
     Example: `llmtagger gold export gold.xlsx -i indexes/shop`
     """
@@ -68,7 +70,7 @@ def import_(
         done = import_gold(file, book, vocabulary, author or login())
     stderr().print(f"{done.products} products, {done.new} of them new; {done.marks} marks changed.")
     if done.silent:
-        stderr().print(f"{done.silent} tasks have no annotation; left out.")
+        stderr().print(f"{done.silent} tasks have no annotation and were skipped.")
     if done.unknown:
         stderr().print(
             f"{len(done.unknown)} tags are not in the vocabulary: {_some(done.unknown)}",
@@ -96,12 +98,13 @@ def status(
 def approve(
     index: IndexFolder,
     ids: Annotated[
-        list[str] | None, typer.Argument(metavar="[ID]...", help="Products, reviewed or not.")
+        list[str] | None,
+        typer.Argument(metavar="[ID]...", help="Ids of products, reviewed or not."),
     ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="All that are reviewed.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="All reviewed products.")] = False,
     author: _Author = None,
 ) -> None:
-    """Make products with their gold labelled products of the index.
+    """Add reviewed products with their gold tags to the index as labelled products.
 
     Example: `llmtagger gold approve --all -i indexes/shop`
     """
@@ -127,7 +130,7 @@ def approve(
     stderr().print(f"Approved {len(chosen) - len(changed)} products.")
     if changed:
         stderr().print(
-            f"{len(changed)} were changed meanwhile and are still open: {_some(changed)}",
+            f"{len(changed)} changed in the meantime and are still open: {_some(changed)}",
         )
     if unknown:
         stderr().print(

@@ -27,10 +27,11 @@ _NAMED = 5  # unknown ids or tags that a message names
 Catalogues = Annotated[
     list[str], typer.Argument(metavar="CATALOGUE...", help="Product files; - is stdin.")
 ]
-Folder = Annotated[Path, typer.Argument(metavar="DIR", help="An index folder.")]
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The index folder.")]
 Encoding = Annotated[str | None, typer.Option(help="The files' encoding.")]
 OnDuplicate = Annotated[
-    str | None, typer.Option(help="error, first or last: which of two equal ids counts.")
+    str | None,
+    typer.Option(help="If an id occurs twice, keep the first or the last, or stop (error)."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -38,22 +39,23 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 @app.command()
 def build(
     catalogues: Catalogues,
-    output: Annotated[Path, typer.Option("-o", "--output", help="The folder to make.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The index folder to create.")],
     encoder: Annotated[
         str, typer.Option(help="auto, english, multilingual, a folder, or a Hugging Face id.")
     ] = "auto",
     vocabulary: Annotated[
-        Path | None, typer.Option(help="Tags: a text file or JSONL.  [default: the labels]")
+        Path | None, typer.Option(help="Allowed tags: a text file or JSONL.  [default: the labels]")
     ] = None,
     kind: Annotated[
-        Literal["auto", "flat", "hnsw"], typer.Option(help="Exact search, or a graph.")
+        Literal["auto", "flat", "hnsw"],
+        typer.Option(help="flat: exact search; hnsw: a graph, for large catalogues."),
     ] = "auto",
     mapped: Mapped = None,
     encoding: Encoding = None,
     on_duplicate: OnDuplicate = None,
     config: ConfigFile = None,
 ) -> None:
-    """Index one catalogue, or several as one. An index already there is replaced.
+    """Build an index from one or more catalogues. An existing index is replaced.
 
     Example: `llmtagger index build catalogue.csv -o indexes/shop`
     """
@@ -95,7 +97,7 @@ def add(
     on_duplicate: OnDuplicate = None,
     config: ConfigFile = None,
 ) -> None:
-    """Add products. One with an id that is already there replaces the old one."""
+    """Add products. A product with a known id replaces the old one."""
     from llmtagger.backends import index_writer
 
     _check_files(catalogues, directory)
@@ -112,7 +114,7 @@ def remove(
     directory: Folder,
     ids: Annotated[str, typer.Option(help="A file with one id a line; - is stdin.")],
 ) -> None:
-    """Remove products by id. Ids that the index does not know are named."""
+    """Remove products by id. Unknown ids are listed."""
     from llmtagger.backends import index_writer
     from llmtagger.cli.sources import read_ids
 
@@ -133,7 +135,7 @@ def search(
     k: Annotated[int, typer.Option("-k", min=1, max=1000, help="How many of each.")] = 5,
     as_json: AsJson = False,
 ) -> None:
-    """Show the products and the tags that are most like a text."""
+    """Show the products and tags most similar to a text."""
     from llmtagger.backends.index_folder import open_index
 
     index = open_index(directory)

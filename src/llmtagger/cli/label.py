@@ -10,10 +10,12 @@ import typer
 from llmtagger.cli.console import marked, stderr, write_json
 from llmtagger.cli.options import ConfigFile, IndexFolder
 
-app = typer.Typer(help="Find what to label next, and labels to look at.", no_args_is_help=True)
+app = typer.Typer(
+    help="Find products to label next, and labels that may be wrong.", no_args_is_help=True
+)
 
-_Count = Annotated[int, typer.Option("-n", min=1, help="How many.")]
-_Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
+_Count = Annotated[int, typer.Option("-n", min=1, help="How many to show.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
 
 
 @app.command()
@@ -24,7 +26,7 @@ def suggest(
     as_json: _Json = False,
     config: ConfigFile = None,
 ) -> None:
-    """Rank unlabelled products by how much their labels would teach. Asks no model.
+    """Rank unlabelled products by how much labelling them would help. Asks no model.
 
     Example: `llmtagger label suggest new.csv -i indexes/shop -n 20`
     """
@@ -45,14 +47,18 @@ def suggest(
     rows = read_catalog(input_, options, rejected=rejected.append)
     products = labelling.unlabelled(rows, opened)
     if rejected:
-        stderr().print(marked("[yellow]Note:[/] {} rows are no products; left out.", len(rejected)))
+        stderr().print(
+            marked(
+                "[yellow]Note:[/] Rows skipped because they are not products: {}.", len(rejected)
+            )
+        )
     template = find_template(live_template(opened.vocabulary.kind, settings.live))
     calibration = read_calibration(index)
     found = labelling.suggest(opened, products, template, settings, calibration, count)
     if found and labelling.has_few(opened):
         stderr().print(
-            f"Drawn at random: with fewer than {labelling.FEW} labelled products, doubts find"
-            " the oddest of the rest, and usual ones teach more."
+            f"Drawn at random: with fewer than {labelling.FEW} labelled products, "
+            "typical products teach more than doubtful ones."
         )
     if as_json:
         for each in found:
@@ -69,7 +75,7 @@ def suggest(
             f"{each.doubt:.1f}",
             marked("{}\n[dim]{}[/]", each.product.title[:60], calls),
         )
-    stderr().print(table if found else "Every product of that file is labelled already.")
+    stderr().print(table if found else "Every product in this file is already labelled.")
 
 
 @app.command()
@@ -103,7 +109,7 @@ def audit(
     for name in ("id", "label", "", "title"):
         table.add_column(name)
     for each in found[:count]:
-        says = "carried, but" if each.fault == "unlikely" else "missing, but"
+        says = "present, but" if each.fault == "unlikely" else "missing, but"
         table.add_row(
             marked("[cyan]{}[/]", each.product.id),
             marked("[bold]{}[/]", each.tag),

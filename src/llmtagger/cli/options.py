@@ -14,18 +14,20 @@ if TYPE_CHECKING:
     from llmtagger.catalog import CatalogOptions
     from llmtagger.config import Settings
 
-IndexFolder = Annotated[Path, typer.Option("-i", "--index", help="An index folder.")]
+IndexFolder = Annotated[Path, typer.Option("-i", "--index", help="The index folder.")]
 ModelName = Annotated[
     str, typer.Option(help="auto, a folder, or a Hugging Face id; a name with --endpoint.")
 ]
 Endpoints = Annotated[list[str] | None, typer.Option(help="A vLLM server to use; repeatable.")]
 ConfigFile = Annotated[
-    Path | None, typer.Option("--config", help="Settings.  [default: llmtagger.toml if there]")
+    Path | None, typer.Option("--config", help="Settings file.  [default: llmtagger.toml if there]")
 ]
 
 Mapped = Annotated[
     list[str] | None,
-    typer.Option("--map", metavar="FIELD=COLUMN", help="Name a field's column; repeatable."),
+    typer.Option(
+        "--map", metavar="FIELD=COLUMN", help="Read this field from this column; repeatable."
+    ),
 ]
 
 

@@ -74,7 +74,7 @@ class ProgressReporter:
     def started(self, total: int, done: int) -> None:
         """Set the bar."""
         if done:
-            self._console.print(f"Going on after {done} of {total} products.")
+            self._console.print(f"Resuming after {done} of {total} products.")
         self._progress.update(self._task, total=total, completed=done, description="preparing")
         self._begun, self._left = time.monotonic(), total - done
 
@@ -110,7 +110,7 @@ class ProgressReporter:
             tokens = f" and {brief(self._all_tokens())} tokens" if self._tokens else ""
             self._console.print(
                 f"About {duration(whole)}{tokens} for {self._left:,} products, "
-                f"going by the first {self._done:,}."
+                f"based on the first {self._done:,}."
             )
 
     def finish(self) -> None:

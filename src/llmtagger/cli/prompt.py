@@ -28,9 +28,11 @@ if TYPE_CHECKING:
     from llmtagger.evaluation.trials import Bench, Cell, Shown
     from llmtagger.templates import TemplateFile
 
-app = typer.Typer(help="Make, try and compare versions of prompts.", no_args_is_help=True)
+app = typer.Typer(help="Create, try and compare prompt versions.", no_args_is_help=True)
 
-_AUTHOR = Annotated[str | None, typer.Option(help="Who makes it.  [default: the name of the user]")]
+_AUTHOR = Annotated[
+    str | None, typer.Option(help="Who made the version.  [default: your login name]")
+]
 
 
 @app.command("list")
@@ -38,7 +40,7 @@ def list_(
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
     config: ConfigFile = None,
 ) -> None:
-    """List all versions. Some come with llmtagger, others are in prompts/ here."""
+    """List all prompt versions. Some come with llmtagger; yours are in prompts/."""
     from rich.table import Table
 
     from llmtagger.config import load_settings
@@ -88,12 +90,14 @@ def new(
     note: Annotated[str, typer.Option(help="Why there is a new version.")] = "",
     author: _AUTHOR = None,
     strategy: Annotated[Strategy | None, typer.Option(help="How examples are chosen.")] = None,
-    count: Annotated[int | None, typer.Option(min=0, max=50, help="How many are shown.")] = None,
+    count: Annotated[
+        int | None, typer.Option(min=0, max=50, help="How many examples are shown.")
+    ] = None,
     pin: Annotated[
-        list[str] | None, typer.Option(help="The id of a product to show; repeatable.")
+        list[str] | None, typer.Option(help="Id of a product to use as an example; repeatable.")
     ] = None,
 ) -> None:
-    """Save the next version into prompts/. Existing versions are not changed.
+    """Save a new version in prompts/. Existing versions are not changed.
 
     Example: `llmtagger prompt new tag.v1 edited.jinja --note "fewer rules"`
     """
@@ -127,9 +131,9 @@ def new(
 @app.command()
 def diff(
     a: Annotated[str, typer.Argument(metavar="A", help="A version.")],
-    b: Annotated[str, typer.Argument(metavar="B", help="Another.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="Another version.")],
 ) -> None:
-    """Print what was changed from A to B. Example: `llmtagger prompt diff tag.v1 tag.v3`"""
+    """Show what changed from A to B. Example: `llmtagger prompt diff tag.v1 tag.v3`"""
     from llmtagger.templates import difference, find_template
 
     colours = {"+": "green", "-": "red", "@": "cyan"}
@@ -145,7 +149,7 @@ def render(
     limit: Annotated[int, typer.Option(min=1, help="Only the first N products.")] = 3,
     config: ConfigFile = None,
 ) -> None:
-    """Print the prompts for INPUT as the model would get them. Asks no server."""
+    """Print the prompts for INPUT exactly as the model would get them. Needs no server."""
     from llmtagger.cli.options import catalog_options
     from llmtagger.config import load_settings
     from llmtagger.tagging import TagJob, dry_run
@@ -162,19 +166,23 @@ def render(
 @app.command("try")
 def try_(
     names: Annotated[
-        list[str], typer.Argument(metavar="A B... INPUT", help="Versions, then products.")
+        list[str], typer.Argument(metavar="A B... INPUT", help="Versions, then a product file.")
     ],
     index: IndexFolder,
     limit: Annotated[int, typer.Option(min=1, help="Only the first N products.")] = 10,
-    report: Annotated[Path | None, typer.Option(help="Also write the matrix as HTML.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a cell.")] = False,
+    report: Annotated[
+        Path | None, typer.Option(help="Also write the results as an HTML table.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object per cell.")
+    ] = False,
     model: ModelName = "auto",
     endpoint: Endpoints = None,
     config: ConfigFile = None,
 ) -> None:
     """Show versions side by side on the same products.
 
-    The model is asked with each version. Answers are cached. Example:
+    Asks the model with each version; answers are cached. Example:
     `llmtagger prompt try tag.v1 tag.v3 new.csv -i indexes/shop --limit 5`
     """
     from llmtagger.catalog.preflight import Output, check_files
@@ -194,7 +202,11 @@ def try_(
         products, rejected = read_products(job)
         matrix = {version: tried(version, products) for version in dict.fromkeys(versions)}
     if rejected:
-        stderr().print(marked("[yellow]Note:[/] {} rows are no products; left out.", len(rejected)))
+        stderr().print(
+            marked(
+                "[yellow]Note:[/] Rows skipped because they are not products: {}.", len(rejected)
+            )
+        )
     if report is not None:
         from llmtagger.evaluation.matrix import write_matrix
 
@@ -211,13 +223,15 @@ def try_(
 @app.command()
 def compare(
     a: Annotated[str, typer.Argument(metavar="A", help="A version.")],
-    b: Annotated[str, typer.Argument(metavar="B", help="Another.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="Another version.")],
     index: IndexFolder,
     input_: Annotated[
         str | None,
         typer.Option("--on", metavar="INPUT", help="Labelled products.  [default: the index's]"),
     ] = None,
-    limit: Annotated[int, typer.Option(min=10, help="N products, drawn at random.")] = 100,
+    limit: Annotated[
+        int, typer.Option(min=10, help="Compare on N products, drawn at random.")
+    ] = 100,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
     model: ModelName = "auto",
     endpoint: Endpoints = None,
@@ -225,7 +239,7 @@ def compare(
 ) -> None:
     """Tell whether B is better than A on labelled products.
 
-    Each product is asked about as if it were new.
+    Each product is treated as if it were new and untagged.
 
     Example: `llmtagger prompt compare tag.v1 tag.v3 -i indexes/shop`
     """
@@ -249,17 +263,17 @@ def promote(
     author: _AUTHOR = None,
     config: ConfigFile = None,
 ) -> None:
-    """Make a version the live one. `tag` and `calibrate` use it if no prompt is named.
+    """Make a version live. `tag` and `calibrate` use it unless --prompt is given.
 
-    The settings name it, and prompts/promotions.jsonl keeps who did it and why.
+    Writes the choice to the settings, and who made it and why to prompts/promotions.jsonl.
     """
     from llmtagger.config import DEFAULT_FILE
     from llmtagger.versions import promote_version
 
     path = config or Path(DEFAULT_FILE)
     before = promote_version(name, path, note=note, author=login() if author is None else author)
-    stderr().print(f"{name} is live in {path}" + (f"; before, {before} was." if before else "."))
-    stderr().print("The weight of its answers is not known: llmtagger calibrate fits it.")
+    stderr().print(f"{name} is live in {path}" + (f"; it replaces {before}." if before else "."))
+    stderr().print("Run `llmtagger calibrate` to measure what its answers are worth.")
 
 
 def _said(template: TemplateFile) -> dict[str, Any]:
@@ -285,7 +299,7 @@ def _edited(text: str) -> str:
             return file.read_text(encoding="utf-8-sig")
         except (OSError, ValueError, subprocess.CalledProcessError) as error:
             raise ConfigError(
-                f"the editor gave no text: {error}", hint="set EDITOR, or name a FILE"
+                f"the editor failed: {error}", hint="set EDITOR, or name a FILE"
             ) from error
 
 
@@ -371,25 +385,28 @@ def _shown(tag: Shown) -> Text:
 
 
 def show_verdict(found: dict[str, Any]) -> None:
-    """Say which of two versions is better, on what grounds, and what each costs."""
+    """Say which of two versions is better, by which figures, and what each costs."""
     from llmtagger.cli.eval import points
+    from llmtagger.evaluation.verdicts import in_english, sentences
 
     console = stderr()
-    system = found["system"]
-    console.print(
-        f"{system['products']} products in {system['groups']} groups; "
-        f"a is {found['a']}, b is {found['b']}; b less a:"
-    )
-    for side, name in (("system", "what is kept"), ("model", "the model alone")):
+    system, is_silent = found["system"], found["silent"] == found["answers"]
+    said = sentences(system, found["a"], found["b"], is_silent=is_silent)
+    console.print(f"{system['products']} products in {system['groups']} groups.")
+    console.print(in_english(said), style="bold")
+    for side, name in (("system", "tags kept"), ("model", "the model alone")):
+        if not found[side]["changed"]:
+            continue
+        console.print(f"  {name}, {found['a']} → {found['b']}:")
         for figure in ("micro_f1", "micro_precision", "micro_recall"):
             each = found[side][figure]
             console.print(
-                f"  {name:15} {figure[6:]:9} {each['a']['value']:.3f} → {each['b']['value']:.3f}  "
+                f"    {figure[6:]:9} {each['a']['value']:.3f} → {each['b']['value']:.3f}  "
                 f"{points(each['difference'])}  {each['verdict']}"
             )
     for side in ("a", "b"):
         cost = found["cost"][side]
         console.print(
-            f"  cost of {side}: {cost['prompt_tokens']:.0f} tokens read, "
-            f"{cost['completion_tokens']:.0f} written, {cost['seconds']:.2f} s an answer"
+            f"  cost of an answer, {found[side]}: {cost['prompt_tokens']:.0f} tokens read, "
+            f"{cost['completion_tokens']:.0f} written, {cost['seconds']:.2f} s",
         )

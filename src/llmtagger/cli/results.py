@@ -94,4 +94,4 @@ def show_summary(console: Console, summary: RunSummary) -> None:
     if summary.output != "-":
         console.print(marked("Written: [bold]{}[/]", summary.output))
     if summary.backup:
-        console.print(f"What it held before: {summary.backup}")
+        console.print(f"Backup of the original: {summary.backup}")

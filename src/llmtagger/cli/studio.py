@@ -14,16 +14,16 @@ from llmtagger.cli.options import ConfigFile, Endpoints, IndexFolder, ModelName
 
 def studio(
     index: IndexFolder,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8090,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 picks a free one.")] = 8090,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open a browser.")] = True,
     host: Annotated[
-        str, typer.Option(help="Beyond this machine, the address gets a token.")
+        str, typer.Option(help="Address to listen on; one that other machines reach needs a token.")
     ] = "127.0.0.1",
     model: ModelName = "auto",
     endpoint: Endpoints = None,
     config: ConfigFile = None,
 ) -> None:
-    """Edit, try and compare prompts in the browser; mark gold.
+    """Edit, try and compare prompts in the browser; tag products by hand.
 
     Example: `llmtagger studio -i indexes/shop`
     """

@@ -28,29 +28,30 @@ def tune(
         str | None, typer.Option(help="A prompt's name or a .jinja file.  [default: by the index]")
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Learn from N products at the most, drawn at random.")
+        int | None, typer.Option(min=1, help="Learn from at most N products, drawn at random.")
     ] = None,
     epochs: Annotated[
         int | None, typer.Option(min=1, help="How often each example is seen.  [default: 2]")
     ] = None,
     promote: Annotated[
-        bool, typer.Option("--promote", help="Use the adapter from now on, if it is better.")
+        bool, typer.Option("--promote", help="Make the adapter live if it is better.")
     ] = False,
     go_on: Annotated[
-        bool, typer.Option("--continue", help="Go on from the live adapter with new products.")
+        bool, typer.Option("--continue", help="Continue from the live adapter with new products.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Count, and say what it would take; tune nothing.")
+        bool,
+        typer.Option("--dry-run", help="Count examples and estimate the effort; tune nothing."),
     ] = False,
     events: Annotated[
-        Path | None, typer.Option(help="Also write the losses there, for TensorBoard.")
+        Path | None, typer.Option(help="Also write the losses to this folder, for TensorBoard.")
     ] = None,
     config: ConfigFile = None,
 ) -> None:
-    """Tune the model to the labelled products of an index.
+    """Fine-tune the model on the labelled products of an index.
 
-    Measures whether that is better. A killed tuning resumes where it stopped. Example:
-    `llmtagger tune -i indexes/shop --dry-run`
+    Also measures whether the tuned model is better. After an interruption, run the same command to
+    resume. Example: `llmtagger tune -i indexes/shop --dry-run`
     """
     from llmtagger import adapters
     from llmtagger.backends.folders import cache_dir
@@ -106,7 +107,9 @@ def _show_estimate(examples: Examples, estimate: Estimate) -> None:
     console.print(f"Examples: {counts}.")
     if estimate.left_out:
         console.print(
-            marked("[yellow]Note:[/] {} examples are too long and left out.", estimate.left_out)
+            marked(
+                "[yellow]Note:[/] {} examples are too long and were left out.", estimate.left_out
+            )
         )
     console.print(
         f"{estimate.tokens:,} tokens, {estimate.learnt:,} of them to be learnt: about "
@@ -124,7 +127,7 @@ def show_verdict(index: Path, adapter: Adapter) -> None:
     assert verdict is not None
     console.print(
         f"On {verdict.products} products held out: micro-F1 {verdict.f1:.3f} with the adapter, "
-        f"{verdict.points} points to the same pipeline without the model."
+        f"{verdict.points} points compared with the same pipeline without the model."
     )
     console.print(f"Losses and data card: {adapters.folder_of(index, adapter.name) / PAGE}")
     if adapters.promotions(index).live == adapter.name:
@@ -132,4 +135,4 @@ def show_verdict(index: Path, adapter: Adapter) -> None:
     elif verdict.better:
         console.print(f"To use it: llmtagger adapter promote {adapter.name} -i {index}")
     else:
-        console.print("That is not distinguishable from no gain: it cannot be promoted.")
+        console.print("No statistically significant gain, so the adapter cannot be promoted.")

@@ -12,6 +12,7 @@ import numpy as np
 from llmtagger.errors import ConfigError
 from llmtagger.evaluation import metrics
 from llmtagger.evaluation.metrics import Bootstrap, Floats, Record
+from llmtagger.evaluation.verdicts import UNCLEAR
 
 _LEAST_SUPPORT = 5  # gold or kept products that a tag needs to be tested
 _LISTED = 30
@@ -114,7 +115,7 @@ def verdict(low: float, high: float) -> str:
     """What an interval of b less a says."""
     if low > 0:
         return "b is better"
-    return "a is better" if high < 0 else "not distinguishable"
+    return "a is better" if high < 0 else UNCLEAR
 
 
 def _per_tag(
@@ -151,7 +152,7 @@ def _per_tag(
         row["adjusted"] = adjusted
         difference = row["difference"]["value"]
         better = "b is better" if difference > 0 else "a is better"
-        row["verdict"] = better if adjusted < 0.05 and difference else "not distinguishable"
+        row["verdict"] = better if adjusted < 0.05 and difference else UNCLEAR
     return sorted(rows, key=lambda row: (row["p"], -abs(row["difference"]["value"]), row["tag"]))
 
 

@@ -33,6 +33,15 @@ class Interval:
         return {"value": self.value, "low": self.low, "high": self.high}
 
 
+def points(value: object) -> str:
+    """A difference of shares in percentage points, with its sign as print has it; never −0.0.
+
+    >>> points(-0.012), points(-0.0001)
+    ('−1.2', '+0.0')
+    """
+    return f"{round(100 * value, 1) + 0.0:+.1f}".replace("-", "−") if finite(value) else "–"
+
+
 def finite(value: object) -> TypeGuard[float]:
     """Whether this is a number that can be shown."""
     return isinstance(value, int | float) and math.isfinite(value)

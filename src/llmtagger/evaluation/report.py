@@ -13,8 +13,9 @@ from markupsafe import Markup
 
 from llmtagger.evaluation import plots
 from llmtagger.evaluation.glossary import SIGNALS
-from llmtagger.evaluation.interval import Interval, finite
+from llmtagger.evaluation.interval import Interval, finite, points
 from llmtagger.evaluation.plots import Line, Point, Row
+from llmtagger.evaluation.verdicts import in_english, sentences
 
 # In the order of all tables and legends; the place is the number of the colour.
 SYSTEMS = {
@@ -33,8 +34,8 @@ METRICS = {
 SLICES = {
     "language": "Language",
     "category": "Category",
-    "text_length": "Length of the text",
-    "tag_frequency": "How often a tag was seen in training",
+    "text_length": "Length of the text, characters",
+    "tag_frequency": "Training products with the tag",
 }
 # What a run may not have measured.
 _OPTIONAL = (
@@ -82,7 +83,7 @@ def write_comparison(comparison: JSON, path: Path) -> None:
     context = {
         "comparison": comparison,
         "names": names,
-        "verdict": _verdict_between(comparison["micro_f1"], names),
+        "verdict": in_english(sentences(comparison, names["a"], names["b"])),
         "metrics": {key: name for key, name in METRICS.items() if comparison.get(key)},
         "difference_plot": _difference_plot(comparison),
         "tags": tags,
@@ -132,16 +133,11 @@ def percent(value: object, digits: int = 1) -> str:
     return f"{float(value) * 100:.{digits}f}" if finite(value) else "–"
 
 
-def points(value: object) -> str:
-    """A difference of shares in percentage points, with its sign."""
-    return _signed(float(value) * 100, 1) if finite(value) else "–"
-
-
 def kept(value: object) -> str:
     """A share of a figure that was kept, in words where nothing was lost: 1.001 is all of it."""
     if finite(value) and value >= 0.9995:
         return "all of it"
-    return f"{percent(value)} %" if finite(value) else "–"
+    return f"{percent(value)}%" if finite(value) else "–"
 
 
 def number(value: object, digits: int = 0) -> str:
@@ -221,27 +217,17 @@ def _system(key: str, results: JSON) -> dict[str, Any]:
 
 def _verdict(best: JSON | None) -> str | None:
     """The headline in words; an interval that holds zero shows no difference."""
-    difference = Interval.of(best["difference"], 100) if best else None
+    difference = Interval.of(best["difference"]) if best else None
     if best is None or difference is None:
         return None
-    baseline = name_of(best["name"])
-    rest = f"[{_signed(difference.low, 1)}, {_signed(difference.high, 1)}]"
-    size = f"{abs(difference.value):.1f} points {rest}"
+    baseline = f"the best baseline, {name_of(best['name'])}"
+    value, low, high = map(points, (difference.value, difference.low, difference.high))
+    interval = f"(95% interval {low} to {high})"
     if difference.low > 0:
-        return f"Above the best baseline, {baseline}, by {size}."
+        return f"Better than {baseline}: F1 {value} points {interval}."
     if difference.high < 0:
-        return f"Below the best baseline, {baseline}, by {size}."
-    size = f"{_signed(difference.value, 1)} points {rest}"
-    return f"Not distinguishable from the best baseline, {baseline}: {size}."
-
-
-def _verdict_between(metric: JSON, names: Mapping[str, str]) -> str:
-    """The comparison's headline, with the runs' names in it."""
-    words = {
-        "a is better": f"{names['a']} is better than {names['b']}",
-        "b is better": f"{names['b']} is better than {names['a']}",
-    }
-    return words.get(metric["verdict"], f"{names['a']} and {names['b']} are not distinguishable")
+        return f"Worse than {baseline}: F1 {value} points {interval}."
+    return f"Too close to call: F1 {value} points against {baseline} {interval}."
 
 
 def _headline_plot(systems: Sequence[JSON]) -> Markup | None:
@@ -250,7 +236,7 @@ def _headline_plot(systems: Sequence[JSON]) -> Markup | None:
         for each in systems
         if (value := Interval.of(each["micro_f1"], 100))
     ]
-    return plots.dots(rows, "Micro F1 in percent, with 95 % intervals") if rows else None
+    return plots.dots(rows, "Micro F1 in percent, with 95% intervals") if rows else None
 
 
 def _curves_plot(results: JSON) -> Markup | None:
@@ -312,7 +298,7 @@ def _costs(results: JSON, cost: JSON, model: JSON) -> Iterator[Point]:
         without = system.value - added.value
         yield Point("without the model", own, Interval(without, without, without), "open")
     if system:
-        yield Point(f"as run, {percent(share, 0)} % asked", own + share * asked, system)
+        yield Point(f"as run, {percent(share, 0)}% asked", own + share * asked, system)
     if alone:
         yield Point(name_of("llm_only").lower(), asked, alone, _style("llm_only"))
 
@@ -425,7 +411,7 @@ def _difference_plot(comparison: JSON) -> Markup:
         for key, name in METRICS.items()
         if comparison.get(key) and (value := Interval.of(comparison[key]["difference"], 100))
     ]
-    return plots.dots(rows, "Difference in points, with 95 % intervals")
+    return plots.dots(rows, "Difference in points, with 95% intervals")
 
 
 def _both(pair: JSON | None) -> list[tuple[str, Any, Any]]:

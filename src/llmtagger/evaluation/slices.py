@@ -22,7 +22,7 @@ _SLICES = 20
 def slices(outcome: Outcome, boot: Bootstrap) -> Record:
     """How good the system is by language, category, length of the text and frequency of the tag."""
     products = outcome.test.products
-    lengths = [_range(len(product.text()), _LENGTHS, "characters") for product in products]
+    lengths = [_range(len(product.text()), _LENGTHS) for product in products]
     return {
         "language": _sliced(outcome, boot, [product.lang or "unknown" for product in products]),
         "category": _sliced(outcome, boot, [product.category or "none" for product in products]),
@@ -93,7 +93,7 @@ def _by_frequency(outcome: Outcome) -> list[Record]:
         if total[2]:
             found.append(
                 {
-                    "slice": _range(low, ((low, high + 1),), "train products"),
+                    "slice": _range(low, ((low, high + 1),)),
                     "support": int(total[2]),
                     "recall": float(metrics.recall(total)),
                     "precision": float(metrics.precision(total)),
@@ -102,10 +102,9 @@ def _by_frequency(outcome: Outcome) -> list[Record]:
     return found
 
 
-def _range(value: int, ranges: Sequence[tuple[int, int]], unit: str) -> str:
-    for low, high in ranges:
-        if low <= value < high:
-            if high >= 10**9:
-                return f"{low} {unit} or more"
-            return f"{low} {unit}" if high == low + 1 else f"{low} to {high - 1} {unit}"
-    return unit
+def _range(value: int, ranges: Sequence[tuple[int, int]]) -> str:
+    """The range that holds the value; short, because it labels a narrow plot."""
+    low, high = next((low, high) for low, high in ranges if low <= value < high)
+    if high >= 10**9:
+        return f"{low} or more"
+    return str(low) if high == low + 1 else f"{low} to {high - 1}"

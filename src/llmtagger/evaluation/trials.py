@@ -293,7 +293,7 @@ def compare(a: Sequence[Cell], b: Sequence[Cell], *, seed: int = 0) -> Record:
         "system": comparison.paired(records("kept"), seed=seed),
         "model": comparison.paired(records("said"), seed=seed),
         "answers": 2 * len(pairs),
-        "silent": sum(not cell.said for pair in pairs for cell in pair),
+        "silent": sum(not (cell.said or cell.failed) for pair in pairs for cell in pair),
         "cost": {
             "a": _cost([one for one, _ in pairs]),
             "b": _cost([two for _, two in pairs]),

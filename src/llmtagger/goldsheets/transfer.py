@@ -186,6 +186,7 @@ def _by_suffix(path: Path, known: dict[str, Function]) -> Function:
     found = known.get(path.suffix.lower())
     if found is None:
         raise GoldError(
-            f"{path} has no suffix that says what it holds", hint=f"name it {', '.join(known)}"
+            f"{path} is not a format for gold",
+            hint=f"use a name that ends in {', '.join(known)} (.json is Label Studio's)",
         )
     return found

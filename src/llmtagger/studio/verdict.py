@@ -7,6 +7,8 @@ from typing import Any
 from nicegui import run, ui
 
 from llmtagger.errors import LlmtaggerError
+from llmtagger.evaluation.interval import points
+from llmtagger.evaluation.verdicts import UNCLEAR, sentences, winner
 from llmtagger.person import login
 from llmtagger.studio.asking import Asking, Column
 from llmtagger.studio.frame import Frame, text
@@ -127,7 +129,7 @@ class VerdictView:
 
     def _draw_tags(self, rows: list[Record]) -> None:
         say = self._frame.say
-        sure = [row for row in rows if row["verdict"] != "not distinguishable"][:_SHOWN]
+        sure = [row for row in rows if row["verdict"] != UNCLEAR][:_SHOWN]
         if not sure:
             return
         said = ", ".join(f"{self._tag(r['tag'])} {r['a']:.2f} → {r['b']:.2f}" for r in sure)
@@ -150,7 +152,8 @@ class VerdictView:
 
     def _draw_promotion(self, found: Record) -> None:
         """A button a version; loud only where the verdict speaks for it."""
-        say, winner = self._frame.say, _winner(found)
+        say = self._frame.say
+        better = winner(found["system"], found["a"], found["b"])
         with ui.element("div").classes("tools"):
             for name in (found["a"], found["b"]):
                 if name == self._workspace.live:
@@ -159,7 +162,7 @@ class VerdictView:
                 ui.button(
                     say("Make {version} live", version=name),
                     on_click=lambda name=name: self._promote_sheet(name, self._sentence(found)),
-                ).props("no-caps " + ("unelevated" if name == winner else "flat")).mark(
+                ).props("no-caps " + ("unelevated" if name == better else "flat")).mark(
                     f"promote {name}"
                 )
 
@@ -167,29 +170,9 @@ class VerdictView:
         return self._workspace.label(name, self._frame.lang)
 
     def _sentence(self, found: Record) -> str:
-        say, system = self._frame.say, found["system"]
-        if not system["changed"]:
-            said = say(
-                "No difference: same tags on all {count} products.", count=system["products"]
-            )
-            if found["silent"] == found["answers"]:
-                said += self._frame.between + say(
-                    "The model chose none, so the prompt cannot matter. Try a larger model."
-                )
-            return said
-        figure = system["micro_f1"]["difference"]
-        value, low, high = (figure[part] for part in ("value", "low", "high"))
-        winner = _winner(found)
-        if winner == found["a"]:  # told from the winner's side
-            value, low, high = -value, -high, -low
-        said = "{winner} is better: F1 {value} points, surely between {low} and {high}."
-        if winner is None:
-            said = (
-                "Too close to call: F1 {value} points, and chance alone explains anything between "
-                "{low} and {high}. More products may show a difference."
-            )
-        points = {"value": value, "low": low, "high": high}
-        return say(said, winner=winner, **{name: _signed(each) for name, each in points.items()})
+        is_silent = found["silent"] == found["answers"]
+        said = sentences(found["system"], found["a"], found["b"], is_silent=is_silent)
+        return self._frame.between.join(self._frame.say(text, **values) for text, values in said)
 
     def _promote_sheet(self, name: str, verdict: str) -> None:
         say = self._frame.say
@@ -219,12 +202,6 @@ class VerdictView:
         sheet.open()
 
 
-def _winner(found: Record) -> str | None:
-    """The version that is better beyond chance."""
-    side = found["system"]["micro_f1"]["verdict"].removesuffix(" is better")
-    return str(found[side]) if side in ("a", "b") else None
-
-
 def _row(cell: str, *texts: str) -> None:
     with ui.element("tr"):
         for said in texts:
@@ -232,14 +209,5 @@ def _row(cell: str, *texts: str) -> None:
 
 
 def _points(difference: dict[str, float]) -> str:
-    value, low, high = (_signed(difference[part]) for part in ("value", "low", "high"))
+    value, low, high = (points(difference[part]) for part in ("value", "low", "high"))
     return f"{value} [{low},\u00a0{high}]"
-
-
-def _signed(share: float) -> str:
-    """Percentage points with their sign, as print has it.
-
-    >>> _signed(-0.012)
-    '−1.2'
-    """
-    return f"{100 * share:+.1f}".replace("-", "−")

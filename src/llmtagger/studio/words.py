@@ -53,7 +53,6 @@ _ZH = {
     "lost": "退步",
     "none": "无",
     "seconds": "秒",
-    "not distinguishable": "无法区分",
     "Approve": "批准",
     "Export": "导出",
     "Import": "导入",
@@ -186,15 +185,15 @@ _ZH = {
     ),
     "Nothing to compare yet. Press Compare.": "还没有可比较的内容。请点击“比较”。",
     "A and B are the same version. Choose two versions.": "A 和 B 是同一版本。请选择两个版本。",
-    "{winner} is better: F1 {value} points, surely between {low} and {high}.": (
-        "{winner} 更好：F1 {value} 个百分点，可信区间为 {low} 到 {high}。"
+    "{winner} is better: F1 {value} points (95% interval {low} to {high}).": (
+        "{winner} 更好：F1 {value} 个百分点（95% 区间为 {low} 到 {high}）。"
     ),
     (
-        "Too close to call: F1 {value} points, and chance alone explains anything between "
-        "{low} and {high}. More products may show a difference."
+        "Too close to call: from {a} to {b} F1 changes by {value} points (95% interval {low} to "
+        "{high}). More products may show a difference."
     ): (
-        "难分高下：F1 {value} 个百分点，区间为 {low} 到 {high}，可能只是偶然。更多商品或许能"
-        "看出差异。"
+        "难分高下：从 {a} 到 {b}，F1 变化 {value} 个百分点（95% 区间为 {low} 到 {high}）。更多商品"
+        "或许能看出差异。"
     ),
     "Tags kept": "采用的标签",
     "The model alone": "仅模型",
