@@ -22,6 +22,7 @@ from llmtagger.backends.fakes import FakeGenerator, HashingEncoder
 from llmtagger.backends.index_writer import build
 from llmtagger.backends.template_worker import TemplateWorker
 from llmtagger.datatypes import Product
+from llmtagger.evaluation import verdicts
 from llmtagger.evaluation.trials import Cell, Shown, cell_record
 from llmtagger.marks import State
 from llmtagger.studio.messages import explained
@@ -665,8 +666,9 @@ def words() -> tuple[set[str], set[str]]:
     return said, every
 
 
-# What is said by a name: roles of messages, states of gold.
-SAID_BY_NAME = {"System", "User", *(state.value for state in State)}
+# What is said by a name: roles of messages, states of gold, sentences of a verdict.
+SENTENCES = {verdicts._SAME, verdicts._SILENT, verdicts._BETTER, verdicts._UNCLEAR}
+SAID_BY_NAME = {"System", "User", *(state.value for state in State), *SENTENCES}
 
 
 def test_every_word_has_a_translation() -> None:

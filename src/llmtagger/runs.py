@@ -72,7 +72,7 @@ class Journal:
             changed = sorted(k for k in stored | dict(basis) if stored.get(k) != basis.get(k))
             raise RunError(
                 f"{path} belongs to a run with another {', '.join(changed)}",
-                hint="go on with the old one, write to another output, or start anew with --fresh",
+                hint="resume the old run, write to another output, or start over with --fresh",
             )
         return run_id
 

@@ -63,7 +63,6 @@ _ZH = {
     "Dark": "深色",
     "Light": "浅色",
     "Saved": "已保存",
-    "changed": "已修改",
     "Previous product": "上一件商品",
     "Next product": "下一件商品",
     "marked right": "标为正确",
