@@ -66,7 +66,7 @@ def judge(
     index: IndexFolder,
     config: ConfigFile = None,
 ) -> None:
-    """Measure an adapter again, after products were added or tuning was interrupted."""
+    """Measure an adapter again. Do so after adding products or an interrupted tuning."""
     from llmtagger import adapters
     from llmtagger.backends.folders import cache_dir
     from llmtagger.cli.progress import StageReporter

@@ -28,7 +28,7 @@ def start(
         typer.Option(min=1, max=65535, help="Port on 127.0.0.1.  [default: a free one]"),
     ] = None,
 ) -> None:
-    """Start a server that runs until `engine stop`; runs with the same model use it."""
+    """Start a server that stays up until `engine stop`. Runs with its model use it."""
     from llmtagger.backends import vllm_process
     from llmtagger.backends.models import resolve_model
 

@@ -104,7 +104,7 @@ def approve(
     everything: Annotated[bool, typer.Option("--all", help="All reviewed products.")] = False,
     author: _Author = None,
 ) -> None:
-    """Add reviewed products with their gold tags to the index as labelled products.
+    """Add products with their gold tags to the index.
 
     Example: `llmtagger gold approve --all -i indexes/shop`
     """

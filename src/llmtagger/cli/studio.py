@@ -23,7 +23,7 @@ def studio(
     endpoint: Endpoints = None,
     config: ConfigFile = None,
 ) -> None:
-    """Edit, try and compare prompts in the browser; tag products by hand.
+    """Edit and compare prompts in the browser; tag by hand.
 
     Example: `llmtagger studio -i indexes/shop`
     """
