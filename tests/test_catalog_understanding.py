@@ -66,4 +66,4 @@ def test_a_sound_catalogue_has_no_oddities(tmp_path: Path) -> None:
 
 def test_rows_that_are_no_products_are_counted(tmp_path: Path) -> None:
     found = understand(save(tmp_path, WOO + "simple,1,,1,,\nsimple,2,Hat,1,,x\n"), CatalogOptions())
-    assert (found.products, found.oddities) == (1, ("1 rows are no products",))
+    assert (found.products, found.oddities) == (1, ("1 row could not be read as products",))

@@ -36,7 +36,7 @@ class Understood:
 
     def __str__(self) -> str:
         """`WooCommerce export: 812 products, tags from "Tags", categories from "Categories"`."""
-        parts = [f"{self.products:,} product{'' if self.products == 1 else 's'}"]
+        parts = [_counted(self.products, "product")]
         title = self.columns.get("title", "title")
         named = _NAMED if title == "title" or self.known else ("title", *_NAMED)
         for field in named:
@@ -110,13 +110,13 @@ def _oddities(
 ) -> list[str]:
     found: list[str] = []
     if rejected:
-        found.append(f"{rejected:,} rows are no products")
+        found.append(f"{_counted(rejected, 'row')} could not be read as products")
     if products and not labelled:
         where = f'"{fields["tags"]}" is empty everywhere' if "tags" in fields else "no column"
         found.append(f"no product has tags ({where})")
     lonely = sum(count for tag, count in only.items() if carriers[tag] == 1)
     if lonely and labelled >= _FEWEST:
-        found.append(f"{lonely:,} products whose only tag occurs once")
+        found.append(f"{_counted(lonely, 'product')} whose only tag occurs once")
     long = sum(1 for tag in carriers if _sentence(tag))
     if long * 4 > len(carriers) >= _FEWEST:
         found.append(f"{long:,} of {len(carriers):,} tags read like sentences")
@@ -127,3 +127,7 @@ def _oddities(
 
 def _sentence(tag: str) -> bool:
     return len(tag.split()) > _WORDS or (tag.isascii() is False and len(tag) > _CHARACTERS)
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
