@@ -238,3 +238,13 @@ def test_a_struct_with_two_fields_of_a_name_costs_its_rows(tmp_path: Path) -> No
     twice = pa.StructArray.from_arrays([pa.array([1, 2]), pa.array([3, 4])], names=["a", "a"])
     products, rejected = read(write(tmp_path / "a.parquet", x=twice))
     assert len(products) + len(rejected) == 2
+
+
+@pytest.mark.parametrize("tags", [["a", "b"], {"x": ["a"]}, [["a"]]])
+def test_lists_of_texts_are_read_across_row_groups(tmp_path: Path, tags: Any) -> None:
+    count = 7
+    table = pa.table({"id": range(count), "title": ["t"] * count, "note": [tags] * count})
+    parquet.write_table(table, tmp_path / "a.parquet", row_group_size=3)
+    products, rejected = read(tmp_path / "a.parquet")
+    assert not rejected
+    assert [product.extra["note"] for product in products] == [tags] * count

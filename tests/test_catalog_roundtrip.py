@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import decimal
 import io
 import json
 from collections.abc import Mapping
@@ -11,9 +12,11 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal
 
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pyarrow import parquet
 
 from llmtagger.catalog import CatalogOptions, RejectedRow, read_catalog, write_records
 from llmtagger.catalog.cells import spans
@@ -621,3 +624,95 @@ def test_random_objects_keep_all_other_values(
     for product in products:
         wanted = {mend(tag.strip()).casefold() for tag in tags if tag.strip()}
         assert wanted <= {mend(tag).casefold() for tag in product.tags or ()}
+
+
+def parquet_of(path: Path, tags: pa.Array | None, **more: Any) -> bytes:
+    """A file of many types in three row groups, one row of it faulty; its bytes."""
+    count = 7
+    columns: dict[str, Any] = {
+        "id": pa.array(range(1, count + 1), pa.int32()),
+        "title": pa.array(["Hat", "Cap", "", "Tie", "Bag", "Coat", "Sock"], pa.large_string()),
+        "moment": pa.array([None, *range(1, count)], pa.timestamp("us", "Asia/Tokyo")),
+        "price": pa.array([decimal.Decimal(f"{n}.50") for n in range(count)], pa.decimal128(9, 2)),
+        **({} if tags is None else {"tags": tags}),
+        "kind": pa.array(["a", "b", None, "a", "b", "a", "a"]).dictionary_encode(),
+        "nested": pa.array([[{"x": n, "y": [b"z"]}] for n in range(count)]),
+        "far": pa.array([2**62 // 10**6 * 10**6] * count, pa.timestamp("ns")),
+    }
+    schema = pa.schema(
+        [pa.field(name, each.type, metadata={"own": name}) for name, each in columns.items()],
+        metadata={"shop": "Acme", "pandas": "{}"},
+    )
+    table = pa.Table.from_arrays(list(columns.values()), schema=schema)
+    parquet.write_table(table, path, row_group_size=3, compression="gzip", **more)
+    return path.read_bytes()
+
+
+NONE = [None] * 4
+PARQUET: dict[str, tuple[pa.Array | None, Any, Any]] = {
+    "list": (
+        pa.array([["wool"], [], *NONE, None], pa.list_(pa.string())), ["wool", "b", "c"], ["b", "c"]
+    ),
+    "large list": (
+        pa.array([["wool"], [], *NONE, None], pa.large_list(pa.large_string())),
+        ["wool", "b", "c"], ["b", "c"],
+    ),
+    "text": (pa.array(["wool", "x; y", *NONE, None]), "wool; b; c", "x; y; b; c"),
+    "categories": (
+        pa.array(["wool", "x; y", *NONE, None]).dictionary_encode(), "wool; b; c", "x; y; b; c"
+    ),
+    "bytes": (pa.array([b"wool", b"x; y", *NONE, None]), b"wool; b; c", b"x; y; b; c"),
+    "formula": (pa.array(["=a", None, *NONE, None]), "=a|b|c", "b|c"),
+    "nulls": (pa.nulls(7), "b|c", "b|c"),
+    "none": (None, "b|c", "b|c"),
+}  # fmt: skip
+FORMS: dict[str, dict[str, Any]] = {
+    "new": {},
+    "old": {"version": "1.0", "store_schema": False, "use_compliant_nested_type": False},
+    "oldest": {"use_deprecated_int96_timestamps": True},
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("kind", PARQUET)
+def test_parquet_keeps_all_but_its_tags(tmp_path: Path, kind: str, form: str) -> None:
+    tags, first, second = PARQUET[kind]
+    path, output = tmp_path / "in.parquet", tmp_path / "out.parquet"
+    before = parquet_of(path, tags, **FORMS[form])
+    write_records([tagged("1"), tagged("4"), tagged("3", "faulty")], output, source=path)
+    assert output.read_bytes() == before
+    found = [tagged("1", "b", "B", "c"), tagged("2", "b", "c"), tagged("7", "b")]
+    write_records(found, output, source=path)
+    old, new = parquet.ParquetFile(path), parquet.ParquetFile(output)
+    was, now = old.read(), new.read()
+    assert now.column("tags").to_pylist()[:2] == [first, second]
+    assert now.column_names == [*was.column_names, *(["tags"] if tags is None else [])]
+    if "tags" in was.column_names and kind != "nulls":
+        assert now.schema.equals(was.schema, check_metadata=True)
+        assert str(new.schema).partition("\n")[2] == str(old.schema).partition("\n")[2]
+    assert now.column("tags").to_pylist()[2:6] == NONE
+    for name in was.column_names:
+        if name != "tags":
+            assert now.column(name).equals(was.column(name))
+            assert now.schema.field(name).equals(was.schema.field(name), check_metadata=True)
+    assert now.schema.metadata == was.schema.metadata
+    for place in range(old.num_row_groups):
+        one, other = old.metadata.row_group(place), new.metadata.row_group(place)
+        assert one.num_rows == other.num_rows
+        assert one.column(0).compression == other.column(0).compression
+    again = output.read_bytes()
+    write_records(found, path, source=output)
+    assert path.read_bytes() == again
+
+
+def test_parquet_with_a_column_for_review(tmp_path: Path) -> None:
+    path, output = tmp_path / "in.parquet", tmp_path / "out.parquet"
+    columns = {"id": ["1", "2"], "title": ["a", "b"], "tags": [["x"], []], "Maybe": [["y"], None]}
+    parquet.write_table(pa.table(columns), path)
+    found = [tagged("1", "new", review=("X", "New", "y", "z")), tagged("2", review=("z",))]
+    write_records(found, output, source=path, review_column="maybe")
+    after = parquet.read_table(output).to_pydict()
+    assert after == columns | {"tags": [["x", "new"], []], "Maybe": [["y", "z"], ["z"]]}
+    parquet.write_table(pa.table({"id": ["1"], "title": ["a"], "maybe": [7]}), path)
+    with pytest.raises(CatalogError, match="cannot be added to the column 'maybe'"):
+        write_records(found, output, source=path, review_column="maybe")

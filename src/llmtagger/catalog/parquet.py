@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from llmtagger.catalog.files import Source
@@ -43,15 +44,38 @@ def parquet_rows(source: Source) -> Rows:
 
 def batches(source: Source) -> Iterator[Any]:
     """The file's record batches; texts keep their dictionaries, which are no larger than read."""
+    with parquet_file(source, dictionaries=True) as file:
+        for group in range(file.num_row_groups):  # a batch of two has nested texts in two pieces
+            yield from file.iter_batches(batch_size=_BATCH, row_groups=[group])
+
+
+def group_sizes(source: Source) -> list[int]:
+    """The bytes of each row group once every row has its own texts."""
+    from llmtagger.catalog.arrow_sizes import row_sizes
+
+    with parquet_file(source, dictionaries=True) as file:
+        groups = [
+            file.iter_batches(batch_size=_BATCH, row_groups=[group])
+            for group in range(file.num_row_groups)
+        ]
+        return [sum(int(row_sizes(batch).sum()) for batch in group) for group in groups]
+
+
+@contextmanager
+def parquet_file(source: Source, *, dictionaries: bool = False) -> Iterator[Any]:
+    """The open file, to be read inside only; `CatalogError` where that fails."""
     from pyarrow import parquet
 
     try:
         with parquet.ParquetFile(source.path) as plain:
             _check_chunks(plain.metadata, source)
             leaves = [plain.schema.column(place) for place in range(plain.metadata.num_columns)]
+            if not dictionaries:
+                yield plain
+                return
         texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
         with parquet.ParquetFile(source.path, read_dictionary=texts) as file:
-            yield from file.iter_batches(batch_size=_BATCH)
+            yield file
     except _damages() as error:
         raise _unreadable(source, error) from error
 

@@ -21,6 +21,7 @@ from llmtagger.catalog.additions import Additions, collect
 from llmtagger.catalog.excel import write_rows
 from llmtagger.catalog.files import Source, open_source
 from llmtagger.catalog.jsonback import write_json
+from llmtagger.catalog.parquetback import write_parquet
 from llmtagger.catalog.products import FIELDS, join_tags
 from llmtagger.catalog.returning import write_excel
 from llmtagger.catalog.rows import RECORD_LIMIT, CatalogOptions, RejectedRow
@@ -272,6 +273,7 @@ _WRITE_BACK: dict[str, WriteBack] = {
     **dict.fromkeys((".csv", ".tsv", ".txt"), write_table),
     **dict.fromkeys((*RECORDS, ".json"), write_json),
     ".xlsx": write_excel,
+    ".parquet": write_parquet,
 }
 
 
