@@ -28,6 +28,7 @@ from llmtagger.stages.scoring import (
     Bend,
     WeightedScorer,
     Weights,
+    contributions,
     curve,
     logistic,
     signals,
@@ -259,6 +260,7 @@ def test_every_signal_is_what_it_says() -> None:
             "prior": 0.5,
             "linear": 0.6,
             "trust": 0.7,
+            "misspelt": 0.0,
             "extracted": 0.8,
             "rival": 0.9,
             "support": math.log(10) / math.log(1001),
@@ -362,6 +364,38 @@ def test_a_mention_counts_by_its_place_and_its_backing(
     assert known["name_lexical"] == pytest.approx(0.8 * 0.5 * backing)
     unnamed = signals(replace(told, spans=(), trust=0.0), None, labelled=labelled)
     assert (unnamed["literal"], unnamed["name_lexical"]) == (0.0, 0.8)
+
+
+def test_a_misspelt_name_counts_as_trust_would_and_instead_of_it() -> None:
+    told = Candidate(
+        Tag("a", "a"),
+        misspelt=(Span("title", "b"),),
+        prior=0.1,
+        vote=0.3,
+        trust=0.2,
+        credibility=0.5,
+    )
+    known = signals(told, None, labelled=100)
+    assert known["misspelt"] == pytest.approx(0.2 * 0.54)
+    assert (known["literal"], known["trust"]) == (0.0, 0.0)
+    nobody = signals(replace(told, prior=0.0, trust=0.0), None, labelled=0)
+    assert nobody["misspelt"] == pytest.approx(0.5), "as much as the place is worth"
+    right = signals(replace(told, misspelt=(), spans=told.misspelt), None, labelled=100)
+    assert right["misspelt"] == 0.0
+    assert right["trust"] == pytest.approx(0.2 * 0.54)
+
+
+@pytest.mark.parametrize("weights", [WARM, COLD], ids=["warm", "cold"])
+def test_a_misspelt_name_counts_for_a_tag_but_less_than_one_spelt_right(weights: Weights) -> None:
+    named = Candidate(Tag("a", "a"), spans=(Span("title", "a"),), prior=0.1, vote=0.6, trust=0.8)
+    if weights is COLD:
+        named = replace(named, prior=0.0, vote=0.0, trust=0.0)
+    wrong = replace(named, spans=(), misspelt=named.spans)
+    right, misspelt, unnamed = (
+        sum(contributions(weights, signals(each, None, labelled=100), "a", None).values())
+        for each in (named, wrong, replace(wrong, misspelt=(), trust=0.0))
+    )
+    assert unnamed < misspelt < right
 
 
 def test_a_tag_whose_mentions_are_right_needs_no_backing() -> None:

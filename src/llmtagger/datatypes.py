@@ -139,11 +139,12 @@ class Extraction:
 class Opinion:
     """What experts say of one product, by the tags' positions in the vocabulary.
 
-    `linear` holds estimates and `mentioned` the places where a tag's name stands in the text, with
-    `trust`, the share of products that carry a tag they mention so, and `credibility`, how much the
-    best of the places says, compared with a title; all in 0..1. `extracted` are
-    values, known or not. `unknown` tags are to be taken as if they were not in the vocabulary,
-    and `own` carriers of a tag as if they were not labelled.
+    `linear` holds estimates and `mentioned` the places where a tag's name stands in the text;
+    `misspelt` are places of tags whose names stand there misspelt only. Of both, `trust` is the
+    share of products that carry a tag they mention so, and `credibility` how much the best of the
+    places says, compared with a title; all in 0..1. `extracted` are values, known or not. `unknown`
+    tags are to be taken as if they were not in the vocabulary, and `own` carriers of a tag as if
+    they were not labelled.
     """
 
     linear: Mapping[int, float]
@@ -153,13 +154,15 @@ class Opinion:
     extracted: tuple[Extraction, ...] = ()
     unknown: frozenset[int] = frozenset()
     own: Mapping[int, int] = field(default_factory=dict)
+    misspelt: Mapping[int, tuple[Span, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """A tag that may fit, with everything retrieval knows of why.
 
-    `votes` holds (neighbour id, similarity) of the neighbours that carry the tag. `linear`,
+    `votes` holds (neighbour id, similarity) of the neighbours that carry the tag. `spans` are
+    places that name it, `misspelt` those of a name that stands nowhere spelt right. `linear`,
     `trust`, `credibility` and `extracted` are what experts estimate (see `Opinion`), `prior` is the
     tag's share among labelled products, all in 0..1.
     """
@@ -176,6 +179,7 @@ class Candidate:
     trust: float = 0.0
     credibility: float = 1.0
     extracted: float = 0.0
+    misspelt: tuple[Span, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,11 @@ def loosen(text: str) -> str:
     return " ".join(normalise(text).translate(_HYPHENS).split())
 
 
+def singular(word: str) -> str:
+    """An English word without a plural s: `slots` becomes `slot`, `glass` stays."""
+    return word[:-1] if len(word) > 3 and word.endswith("s") and word[-2] not in "su" else word
+
+
 def unicode_form(form: Literal["NFKC", "NFKD"], text: str) -> str:
     """`unicodedata.normalize` in linear time.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from llmtagger.backends.snapshots import current_snapshot
 from llmtagger.backends.vectors import ExactIndex, FaissIndex, exact_index
 from llmtagger.datatypes import Product
 from llmtagger.errors import IndexDamaged, IndexMismatch, VocabularyError
+from llmtagger.experts.spelling import Speller
 from llmtagger.protocols import Encoder, Experts, Mask, TextIndex, VectorIndex
 from llmtagger.vocabulary import Vocabulary, read_vocabulary
 
@@ -47,9 +49,8 @@ class CatalogueIndex:
         )
         self.tag_vectors: VectorIndex = ExactIndex(self.tag_matrix)  # no copy: opens at once
         self.tag_texts: TextIndex = LexicalIndex.load(folder / "tag_words", count=manifest.tags)
-        self.product_texts: TextIndex = LexicalIndex.load(
-            folder / "product_words", count=manifest.rows
-        )
+        words = LexicalIndex.load(folder / "product_words", count=manifest.rows)
+        self.product_texts: TextIndex = words
         if len(self.products) != manifest.rows:
             raise IndexDamaged(f"{folder / 'products.arrow'} lacks rows", hint=_REBUILD)
         self.live: Mask = np.array(self.products.live(), dtype=bool)
@@ -57,7 +58,10 @@ class CatalogueIndex:
         self.product_vectors: VectorIndex = self._product_vectors()
         self.assignments = _assignments(folder, manifest)
         self.prior = self._prior()
-        self.panel = open_panel(folder, self.vocabulary, manifest.dimension)
+        self.panel = replace(
+            open_panel(folder, self.vocabulary, manifest.dimension),
+            speller=Speller.of(self.vocabulary, words.holders),
+        )
         self.experts: Experts = self.panel
 
     def _product_vectors(self) -> VectorIndex:

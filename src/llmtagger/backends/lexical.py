@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from llmtagger.backends.arrays import open_array
 from llmtagger.backends.vectors import best_positions
 from llmtagger.errors import IndexDamaged
-from llmtagger.normalise import unicode_form
+from llmtagger.normalise import singular, unicode_form
 from llmtagger.protocols import Hits, Mask
 
 _K1, _B = 1.5, 0.75
@@ -82,6 +82,11 @@ class LexicalIndex:
             found[row, : len(best)] = scores[best]
         return positions, found
 
+    def holders(self, word: str) -> int:
+        """How many texts hold a word, given as `words_of` gives it."""
+        term = self._terms.get(word)
+        return 0 if term is None else int(self._starts[term + 1] - self._starts[term])
+
     def _scores(self, text: str) -> NDArray[np.float32]:
         scores = np.zeros(self._count, dtype=np.float32)
         for word in dict.fromkeys(words_of(text)):
@@ -142,7 +147,7 @@ def words_of(text: str) -> Iterator[str]:
         elif kana:
             yield from _pairs(kana)
         else:
-            yield _singular(word)
+            yield singular(word)
 
 
 def _han_words(run: str) -> Iterator[str]:
@@ -157,8 +162,3 @@ def _han_words(run: str) -> Iterator[str]:
 
 def _pairs(run: str) -> Iterator[str]:
     yield from (left + right for left, right in pairwise(run)) if len(run) > 1 else (run,)
-
-
-def _singular(word: str) -> str:
-    """A plural s dropped, from query and text alike: `slots` becomes `slot`, `glass` stays."""
-    return word[:-1] if len(word) > 3 and word.endswith("s") and word[-2] not in "su" else word

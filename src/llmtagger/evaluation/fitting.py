@@ -24,7 +24,7 @@ from llmtagger.stages.scoring import MODEL, WARM, Bend, Weights, curve
 # A signal counts as it is; these also by their curve.
 STRAIGHT = (
     *("vote", "lexical_vote", "name_similarity", "name_lexical", "literal", "trust", "extracted"),
-    *("linear", "rival", "prior", "support"),
+    *("misspelt", "linear", "rival", "prior", "support"),
 )
 CURVED = ("vote", "lexical_vote", "name_lexical", "trust", "extracted", "linear", "rival")
 _PULLS = (1.0, 10.0, 100.0)  # towards the default weights that are tried, the first if rows abound

@@ -9,6 +9,7 @@ SIGNALS = {
     "linear": "what a linear model, trained on your labelled products, predicts from the text",
     "literal": "1 if the tag's name or an alias stands in the text",
     "trust": "of the labelled products whose text mentions the tag, the share that carry it",
+    "misspelt": "like trust, but for a tag whose name stands in the text with a wrong letter only",
     "extracted": "how likely a part of the title is a value of this key, even a value never seen",
     "rival": "how strong the strongest other value of the same key is; it usually speaks against",
     "name_similarity": "how close the tag's name is to the text in meaning",

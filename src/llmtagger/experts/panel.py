@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,9 @@ from llmtagger.experts import extraction, linear
 from llmtagger.experts.extraction import Extractor
 from llmtagger.experts.linear import LinearExpert
 from llmtagger.experts.mentions import UNLEARNT, MentionRates
-from llmtagger.experts.places import Mention, Place, find_mentions, trimmed
+from llmtagger.experts.places import Mention, Place, find_each, find_mentions, trimmed
 from llmtagger.experts.sketch import Sketch
+from llmtagger.experts.spelling import Speller
 from llmtagger.protocols import Vectors
 from llmtagger.vocabulary import Vocabulary
 
@@ -35,6 +36,7 @@ class Panel:
     linear: LinearExpert | None = None
     mentions: MentionRates | None = None
     extractor: Extractor | None = None
+    speller: Speller | None = field(default=None, compare=False)
 
     @classmethod
     def fit(
@@ -78,11 +80,11 @@ class Panel:
         estimates = self._estimates(products, vectors)
         opinions = []
         for row, product in enumerate(products):
-            mentions = find_mentions(self.vocabulary, product)
+            mentions, misspelt = _find(self.vocabulary, self.speller, product)
             opinions.append(
                 Opinion(
                     linear=estimates[row],
-                    **_told(mentions, self.mentions),
+                    **_told(mentions, misspelt, self.mentions),
                     extracted=self.extractor.extract(product) if self.extractor else (),
                 )
             )
@@ -131,12 +133,13 @@ class LeftOut:
             own = {tag: int(carried[tag]) for tag in np.flatnonzero(carried).tolist()}
             lost = support - carried <= 0
             unknown = frozenset() if given else frozenset(np.flatnonzero(lost).tolist())
+            speller = panel.speller and panel.speller.without(products[row] for row in members)
             for row in members.tolist():
                 product = products[row]
-                mentions = find_mentions(panel.vocabulary, product, without=unknown)
+                mentions, misspelt = _find(panel.vocabulary, speller, product, unknown)
                 self._opinions[product.id] = Opinion(
                     linear=best(tags, estimates[row]),
-                    **_told(mentions, rates),
+                    **_told(mentions, misspelt, rates),
                     extracted=extracted.get(product.id, ()),
                     unknown=unknown,
                     own=own,
@@ -187,12 +190,28 @@ def _places(mentions: Mapping[int, Mention]) -> dict[int, Place]:
     return {tag: mention.place for tag, mention in mentions.items()}
 
 
-def _told(mentions: Mapping[int, Mention], rates: MentionRates | None) -> dict[str, Any]:
+def _find(
+    vocabulary: Vocabulary,
+    speller: Speller | None,
+    product: Product,
+    without: frozenset[int] = frozenset(),
+) -> tuple[dict[int, Mention], dict[int, Mention]]:
+    """The tags that a product mentions, and those that it mentions misspelt only."""
+    names = (vocabulary, speller) if speller else (vocabulary,)
+    mentions, *others = find_each(names, product, without=without)
+    found = others[0] if others else {}
+    return mentions, {tag: found[tag] for tag in found if tag not in mentions}
+
+
+def _told(
+    mentions: Mapping[int, Mention], misspelt: Mapping[int, Mention], rates: MentionRates | None
+) -> dict[str, Any]:
     """What an opinion says of mentions: without rates, how places compare as a rule."""
-    places = _places(mentions)
+    places = _places({**mentions, **misspelt})
     of = rates.credibility if rates else UNLEARNT.__getitem__
     return {
         "mentioned": {tag: mention.spans for tag, mention in mentions.items()},
+        "misspelt": {tag: mention.spans for tag, mention in misspelt.items()},
         "credibility": {tag: of(place) for tag, place in places.items()},
         "trust": rates.rates(places) if rates else {},
     }

@@ -10,10 +10,11 @@ from __future__ import annotations
 import re
 from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import pairwise
+from typing import Protocol
 
 from llmtagger.datatypes import Product, Span
 from llmtagger.normalise import FoldedText, is_han
@@ -75,19 +76,45 @@ class Mention:
     place: Place
 
 
+class Names(Protocol):
+    """Finds names of tags in a text; see `Vocabulary.hits`."""
+
+    def hits(self, folded: FoldedText, without: Collection[int] = ...) -> Iterable[Hit]: ...
+
+
 def find_mentions(
-    vocabulary: Vocabulary, product: Product, *, without: Container[int] = frozenset()
+    names: Names, product: Product, *, without: Collection[int] = frozenset()
 ) -> dict[int, Mention]:
     """By position in the vocabulary, the tags that a product names, with their best places.
 
-    The spans are those of `Vocabulary.mentions`.
+    By a vocabulary's own names, the spans are those of `Vocabulary.mentions`.
     """
+    (found,) = find_each((names,), product, without=without)
+    return found
+
+
+def find_each(
+    several: Sequence[Names], product: Product, *, without: Collection[int] = frozenset()
+) -> list[dict[int, Mention]]:
+    """`find_mentions` by several kinds of names, for little more than one of them costs."""
+    texts = [
+        (field, _Clauses(text) if field == "description" else FoldedText(text))
+        for field, text in product.sources()
+    ]
+    return [_find(names, product, texts, without) for names in several]
+
+
+def _find(
+    names: Names,
+    product: Product,
+    texts: Sequence[tuple[str, FoldedText]],
+    without: Collection[int],
+) -> dict[int, Mention]:
     spans: defaultdict[int, list[Span]] = defaultdict(list)
     places: dict[int, Place] = {}
     own: frozenset[str] | None = None
-    for field, text in product.sources():
-        folded = _Clauses(text) if field == "description" else FoldedText(text)
-        hits = list(vocabulary.hits(folded, without))
+    for field, folded in texts:
+        hits = list(names.hits(folded, without))
         if not hits:
             continue
         if isinstance(folded, _Clauses):

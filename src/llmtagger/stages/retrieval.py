@@ -229,6 +229,7 @@ class CatalogueRetriever:
                 (
                     *found.vote,
                     *found.opinion.mentioned,
+                    *found.opinion.misspelt,
                     *found.opinion.linear,
                     *found.extracted,
                     *found.by_name,
@@ -285,6 +286,7 @@ class CatalogueRetriever:
             trust=opinion.trust.get(tag, 0.0),
             credibility=opinion.credibility.get(tag, 1.0),
             extracted=extraction.probability if extraction else 0.0,
+            misspelt=opinion.misspelt.get(tag, ()),
         )
 
 
@@ -298,7 +300,7 @@ def promise(candidate: Candidate) -> float:
         + 0.5 * candidate.lexical_vote
         + 0.7 * candidate.linear
         + 0.7 * candidate.extracted
-        + (0.25 * (candidate.trust or 1.0) if candidate.spans else 0.0)
+        + (0.25 * (candidate.trust or 1.0) if candidate.spans or candidate.misspelt else 0.0)
         + 0.3 * candidate.name_similarity
         + 0.1 * candidate.name_lexical
     )
