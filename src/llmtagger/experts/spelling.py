@@ -77,10 +77,11 @@ class Speller:
                 yield from self.words.named(folded, word.start(), word.end(), right)
 
     def _known(self, word: str) -> bool:
-        return any(
-            self.words.has(form) or self.counts(form) - self.own[form] >= _KNOWN
-            for form in (word, singular(word))
-        )
+        one = singular(word)
+        return self._used(word) or (one != word and self._used(one))
+
+    def _used(self, word: str) -> bool:
+        return self.words.has(word) or self.counts(word) - self.own[word] >= _KNOWN
 
     def _in_chinese(self, folded: FoldedText) -> Iterator[Hit]:
         if not self.words.chinese:
