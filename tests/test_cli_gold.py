@@ -15,7 +15,7 @@ from llmtagger.backends.fakes import HashingEncoder
 from llmtagger.backends.index_folder import open_index
 from llmtagger.cli.gold import app
 from llmtagger.datatypes import Product
-from llmtagger.errors import CatalogError, GoldError, IndexMissing, LlmtaggerError
+from llmtagger.errors import CatalogError, ConfigError, GoldError, IndexMissing, LlmtaggerError
 from llmtagger.goldbook import FILE, GoldBook
 from llmtagger.marks import State
 
@@ -152,7 +152,7 @@ def test_what_changes_while_the_index_is_written_stays_open(
     monkeypatch.setattr(index_writer, "add", slow)
     result = run("approve", "--all", "-i", folder)
     assert "Approved 0 products." in result.stderr
-    assert "1 were changed in the meantime and are still open: w1" in result.stderr
+    assert "1 changed in the meantime and are still open: w1" in result.stderr
     assert states(folder)["w1"] is State.OPEN
     assert product(folder, "w1").tags == ("wallet", "red")
 
@@ -192,7 +192,7 @@ def test_a_sheet_that_a_person_changed(folder: Path, tmp_path: Path) -> None:
         (["approve", "--all", "-i", "nowhere"], IndexMissing),
         (["import", "missing.csv", "-i", "index"], CatalogError),
         (["import", "g.txt", "-i", "index"], GoldError),
-        (["export", "g.txt", "-i", "index"], GoldError),
+        (["export", "g.txt", "-i", "index"], ConfigError),
     ],
     ids=lambda value: "_".join(value[:2]) if isinstance(value, list) else value.__name__,
 )

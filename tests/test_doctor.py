@@ -55,7 +55,7 @@ def test_something_missing_fails_with_its_remedy(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("changed", "finding", "health", "words"),
     [
-        ({}, "torchvision", Health.OK, "absent"),
+        ({}, "torchvision", Health.OK, "not needed"),
         ({"torchvision": "0.28.0"}, "torchvision", Health.FAIL, "pip uninstall torchvision"),
         ({"torchvision": "0.28.0+cpu"}, "torchvision", Health.OK, "0.28.0+cpu"),
         ({"torchaudio": "2.13.0"}, "torchvision", Health.FAIL, "pip uninstall torchaudio"),

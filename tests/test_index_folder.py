@@ -239,7 +239,7 @@ def test_unverified_files_are_still_read_with_care(copy: Path) -> None:
 def test_a_folder_that_is_no_index(contents: dict[str, str | None], tmp_path: Path) -> None:
     for name, text in contents.items():
         (tmp_path / name).mkdir() if text is None else (tmp_path / name).write_text(text)
-    with pytest.raises(IndexMissing, match="no index folder") as caught:
+    with pytest.raises(IndexMissing, match="is not an index folder") as caught:
         open_index(tmp_path)
     assert "llmtagger index build" in caught.value.hint
 
