@@ -314,7 +314,7 @@ def test_suggestions_are_told(index: Path, tmp_path: Path) -> None:
     places = [text.index(each["id"]) for each in found]
     assert places == sorted(places)
     path.write_text(lines[0], "utf-8")
-    assert "labelled already" in said(run("label", "suggest", path, "-i", index))
+    assert "already labelled" in said(run("label", "suggest", path, "-i", index))
 
 
 def test_faulty_labels_are_told(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from llmtagger.cli.console import complain, marked, stderr
+from llmtagger.cli.exits import ExitCode
 from llmtagger.cli.options import ConfigFile, Endpoints, IndexFolder, ModelName
 
 
@@ -57,4 +58,4 @@ def studio(
 def _stopped(number: int, frame: FrameType | None) -> None:
     """Leave in order: the server raises the signal again when its last page is closed."""
     complain("\nStudio stopped.\n")
-    raise SystemExit(128 + number)
+    raise SystemExit(ExitCode(128 + number))
