@@ -449,7 +449,7 @@ def test_a_file_that_cannot_be_read_as_a_whole(
 def test_a_file_that_is_not_there(tmp_path: Path, book: GoldBook, vocabulary: Vocabulary) -> None:
     with pytest.raises(CatalogError):
         import_gold(tmp_path / "no.csv", book, vocabulary, "bo")
-    with pytest.raises(GoldError, match="suffix"):
+    with pytest.raises(GoldError, match="not a format for gold"):
         export_gold([], tmp_path / "o.txt", vocabulary)
 
 
