@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import subprocess
 import sys
 import time
 import tracemalloc
@@ -521,3 +522,41 @@ def test_a_code_is_no_id_where_the_table_has_one(tmp_path: Path) -> None:
     (product,), _ = read(tmp_path, "a.csv", text)
     assert product.id == "7"
     assert product.extra == {"code": "red", "part_number": "P-1", "reference": "R"}
+
+
+def test_a_record_of_too_many_keys_is_rejected(tmp_path: Path) -> None:
+    many = {f"k{number}": number for number in range(10_001)}
+    rows = [
+        {"id": 1, "title": "Hat", **many},
+        {"id": 2, "title": "Cap", "attributes": many},
+        {"id": 3, "title": "Tie"},
+    ]
+    products, rejected = read(tmp_path, "a.jsonl", "\n".join(map(json.dumps, rows)))
+    assert [product.id for product in products] == ["3"]
+    assert [row.reason for row in rejected] == [
+        "the record has 10,003 keys, and 10,000 are the most",
+        "the product has more than 10,000 attributes",
+    ]
+
+
+_MEMORY = """
+import resource, sys
+from llmtagger.catalog import read_catalog
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+count = sum(1 for _ in read_catalog(sys.argv[1], rejected=print))
+print(count, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10)
+"""
+
+
+def test_3_000_own_keys_in_each_of_400_rows_take_less_than_100_mib(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    with path.open("w") as handle:
+        for row in range(400):
+            own = ", ".join(f'"key {row} {number}": {number}' for number in range(3_000))
+            handle.write(f'{{"id": {row}, "title": "t", {own}}}\n')
+    done = subprocess.run(
+        [sys.executable, "-c", _MEMORY, str(path)], capture_output=True, text=True, check=True
+    )
+    count, mib = map(int, done.stdout.split())
+    assert count == 400
+    assert mib < 100

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 from openpyxl.chart import BarChart, Reference
 from openpyxl.styles import Font, PatternFill
 
-from llmtagger.catalog import CatalogOptions, RejectedRow, read_catalog, write_records
+from llmtagger.catalog import CatalogOptions, RejectedRow, read_catalog, workbook, write_records
 from llmtagger.datatypes import Product
 from llmtagger.errors import CatalogError
 
@@ -232,3 +233,81 @@ def test_a_small_file_that_unpacks_to_much_is_bounded(tmp_path: Path) -> None:
     products, _, peak = map(int, done.stdout.split())
     assert products == 1, done.stderr
     assert peak < 200, peak
+
+
+@pytest.mark.parametrize(
+    ("part", "limit", "content", "message"),
+    [
+        ("xl/sharedStrings.xml", "STRINGS", b"<sst>" + b"<si/>" * 200, "more than 100 texts"),
+        ("xl/worksheets/sheet1.xml", "CELLS", b"<row>" + b"<c/>" * 200, "more than 100 cells"),
+        ("xl/worksheets/sheet1.xml", "CELLS", b"<sheet>" + b"<row/>" * 200, "more than 100 cells"),
+    ],
+)
+def test_counts_are_bounded_while_they_are_read(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    part: str,
+    limit: str,
+    content: bytes,
+    message: str,
+) -> None:
+    """The part breaks off after what is too much: it is refused before its end."""
+    monkeypatch.setattr(workbook, limit, 100)
+    plain = saved(tmp_path / "a.xlsx", ["id", "title"], [1, "Hat"])
+    with (
+        zipfile.ZipFile(plain) as old,
+        zipfile.ZipFile(tmp_path / "b.xlsx", "w") as new,
+    ):
+        for name in old.namelist():
+            if name != part:
+                new.writestr(name, old.read(name))
+        new.writestr(part, content)
+    with pytest.raises(CatalogError, match=message):
+        read(tmp_path / "b.xlsx")
+
+
+def test_two_million_texts_are_refused_in_time(tmp_path: Path) -> None:
+    plain = saved(tmp_path / "a.xlsx", ["id", "title"], [1, "Hat"])
+    with (
+        zipfile.ZipFile(plain) as old,
+        zipfile.ZipFile(tmp_path / "b.xlsx", "w", zipfile.ZIP_DEFLATED) as new,
+    ):
+        for name in old.namelist():
+            if name != "xl/sharedStrings.xml":
+                new.writestr(name, old.read(name))
+        new.writestr("xl/sharedStrings.xml", b"<sst>" + b"<si><t>a</t></si>" * 9_000_000)
+    began = time.process_time()
+    with pytest.raises(CatalogError, match="more than 2,000,000 texts"):
+        read(tmp_path / "b.xlsx")
+    assert time.process_time() - began < 30
+
+
+def test_formulas_and_merged_cells_are_left_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = saved(
+        tmp_path / "a.xlsx",
+        *(["id", "title", "tags"], [1, "Hat", "=B2"], [2, "Cap", "both"], [3, "Tie", None]),
+        *([4, "Bag", "own"], [5, "Coat", "wide", None]),
+    )
+    made = openpyxl.load_workbook(path)
+    made.active.merge_cells("C3:C4")
+    made.active.merge_cells("C6:D6")
+    made.save(path)
+    output = tmp_path / "o.xlsx"
+    write_records([record(each, "new") for each in "1235"], output, source=path)
+    assert output.read_bytes() == path.read_bytes()
+    for each, reason in [("1", "holds a formula"), ("2", "is merged"), ("5", "is merged")]:
+        assert f"{each}: its cell for tags is left as it is: it {reason}" in caplog.text
+    write_records([record(each, "new") for each in "12345"], output, source=path)
+    assert cells(output) == cells(path) | {
+        "Sheet!C5": (*("own|new",), *cells(path)["Sheet!C5"][1:])
+    }
+
+
+def test_the_case_of_a_review_column_does_not_matter(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.xlsx", ["id", "title", "Maybe"], [1, "Hat", "old"])
+    output = tmp_path / "o.xlsx"
+    write_records([record("1", review=("new",))], output, source=path, review_column="maybe")
+    (product,), _ = read(output)
+    assert product.extra == {"Maybe": "old|new"}

@@ -141,6 +141,34 @@ def _escaped(text: str, *, cut: bool) -> str:
 Edits = Mapping[int, Mapping[int, str]]  # texts by row and column
 
 
+def locked_cells(table: SheetTable, wanted: Edits) -> dict[tuple[int, int], str]:
+    """Which of the wanted cells hold a formula, or are merged with others, by row and column."""
+    found: dict[tuple[int, int], str] = {}
+    with open_workbook(table.source) as book:
+        with book.archive.open(table.sheet.part) as handle:
+            for line, cells in SheetReader().rows(iter(lambda: handle.read(1 << 16), b"")):
+                for column in wanted.get(line, ()):
+                    if column in cells and cells[column].computed:
+                        found[line, column] = "it holds a formula"
+        areas = sorted(book.areas(table.sheet))
+    for column in {column for row in wanted.values() for column in row}:
+        lines = sorted(line for line, row in wanted.items() if column in row)
+        across = ((top, bottom) for top, bottom, left, right in areas if left <= column <= right)
+        for line in _within(lines, across):
+            found[line, column] = "it is merged with other cells"
+    return found
+
+
+def _within(lines: Iterable[int], areas: Iterator[tuple[int, int]]) -> Iterator[int]:
+    """Those of the lines, in order, that are in an area; areas are in the order of their tops."""
+    reach, waiting = 0, next(areas, None)
+    for line in lines:
+        while waiting is not None and waiting[0] <= line:
+            reach, waiting = max(reach, waiting[1]), next(areas, None)
+        if line <= reach:
+            yield line
+
+
 def write_cells(table: SheetTable, edits: Edits, output: IO[bytes]) -> None:
     """Write the workbook with some cells of the sheet replaced, all else as it is.
 

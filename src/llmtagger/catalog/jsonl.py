@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from llmtagger.catalog.files import ESCAPED, Source, first_character, lines
-from llmtagger.catalog.rows import RECORD_LIMIT, Row, RowFault, Rows, reject
+from llmtagger.catalog.rows import MOST_COLUMNS, RECORD_LIMIT, Row, RowFault, Rows, reject
 from llmtagger.errors import CatalogError
 
 _DEEPEST = 64  # levels of nesting; deeper ones cannot be written again everywhere
@@ -62,6 +62,8 @@ def _sound(value: Any, text: str) -> dict[str, Any]:
     """The object, if it is one and can be written again as text."""
     if not isinstance(value, dict):
         raise RowFault("the row is not a JSON object")
+    if len(value) > MOST_COLUMNS:
+        raise RowFault(f"the record has {len(value):,} keys, and {MOST_COLUMNS:,} are the most")
     check_values(value, text)
     return value
 

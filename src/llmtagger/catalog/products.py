@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from llmtagger.catalog.rows import CatalogOptions, RowFault
+from llmtagger.catalog.rows import MOST_COLUMNS, CatalogOptions, RowFault
 from llmtagger.catalog.text import guess_language, mend, writable
 from llmtagger.datatypes import Product
 from llmtagger.errors import CatalogError
@@ -273,6 +273,8 @@ def _attributes(
         return {}
     if not isinstance(value or {}, Mapping):
         raise RowFault("the attributes are not an object")
+    if len(value or {}) > MOST_COLUMNS:
+        raise RowFault(f"the product has more than {MOST_COLUMNS:,} attributes")
     pairs = [*(value or {}).items(), *((name, values.get(c)) for name, c in columns.items())]
     texts = (
         (writable(str(name)).strip(), mend(_text(f"attribute {name}", _held(each))))

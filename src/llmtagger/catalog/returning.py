@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import BinaryIO
 
 from llmtagger.catalog.additions import Additions
-from llmtagger.catalog.excel import SheetTable, sheet_rows, write_cells
+from llmtagger.catalog.excel import SheetTable, locked_cells, sheet_rows, write_cells
 from llmtagger.catalog.files import Source
 from llmtagger.catalog.profiles import PROFILES, recognise
 from llmtagger.catalog.reading import open_catalog, open_excel
 from llmtagger.catalog.rows import CatalogOptions, Row
 from llmtagger.catalog.tagcells import TagCells, tag_cells
-from llmtagger.catalog.writeback import ADDED, described, review_name, say_lost
+from llmtagger.catalog.writeback import ADDED, ELSEWHERE, described, review_name, say_lost
+from llmtagger.errors import CatalogError
+
+_log = logging.getLogger(__name__)
 
 _SAMPLE = 1_000  # rows that show how tags are joined
 
@@ -42,7 +46,23 @@ def write_excel(
             header.append(name)
         for line, text in changes.items():
             edits.setdefault(line, {})[header.index(name)] = text
-    write_cells(table, edits, output)
+    write_cells(table, _unlocked(table, edits, lines), output)
+
+
+def _unlocked(
+    table: SheetTable, edits: dict[int, dict[int, str]], lines: Mapping[int, str]
+) -> dict[int, dict[int, str]]:
+    """The edits without those of cells that may not be changed; a warning names each product."""
+    for (line, column), reason in locked_cells(table, edits).items():
+        if line == table.line:
+            raise CatalogError(
+                f"the header of {table.source.name} has no room for a column: {reason}",
+                hint=ELSEWHERE,
+            )
+        del edits[line][column]
+        if line in lines:
+            _log.warning("%s: its cell for tags is left as it is: %s", lines[line], reason)
+    return {line: cells for line, cells in edits.items() if cells}
 
 
 def _changes(

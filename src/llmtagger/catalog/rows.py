@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 RAW_LIMIT = 2_000  # characters of a rejected row that are kept
+MOST_COLUMNS = 10_000  # of a table, keys of a record
 RECORD_LIMIT = 10_000_000  # characters of one record; a longer one is rejected unread
 
 

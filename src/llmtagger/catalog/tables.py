@@ -15,10 +15,17 @@ from llmtagger.catalog.files import Line, Source, lines
 from llmtagger.catalog.jsonl import TOO_LONG, check_text
 from llmtagger.catalog.products import SYNONYMS, Columns, fold
 from llmtagger.catalog.profiles import PROFILES, Profile, recognise
-from llmtagger.catalog.rows import RECORD_LIMIT, CatalogOptions, Row, RowFault, Rows, reject
+from llmtagger.catalog.rows import (
+    MOST_COLUMNS,
+    RECORD_LIMIT,
+    CatalogOptions,
+    Row,
+    RowFault,
+    Rows,
+    reject,
+)
 from llmtagger.errors import CatalogError
 
-MOST_COLUMNS = 10_000
 LINE = "\0line"  # a column of our own: the line of a title in its list
 _DELIMITERS = ",;\t|"
 _HEAD, _HEAD_SIZE = 12, 1_000_000  # records, characters of them, that may hold a header

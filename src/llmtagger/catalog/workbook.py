@@ -18,6 +18,7 @@ from llmtagger.errors import CatalogError
 UNPACKED = 512 * 1024 * 1024  # bytes of all parts together; a larger workbook is not opened
 PARTS = 1_000  # files in the archive
 ROWS, WIDEST = 1_048_576, 2_000  # Excel's most rows; columns beyond the widest are not read
+STRINGS, CELLS = 2_000_000, 20_000_000  # texts that cells share; cells and rows of one sheet
 CELL = 32_767  # characters in a cell, by Excel's specification
 _PIECE = 1 << 16
 _REF = re.compile("([A-Z]{1,3})([0-9]{1,7})")
@@ -48,6 +49,7 @@ class Cell:
     style: int
     text: list[str] = field(default_factory=list)
     formula: list[str] = field(default_factory=list)
+    computed: bool = False  # a formula may have no text of its own
 
 
 class Workbook:
@@ -95,19 +97,28 @@ class Workbook:
     def _merged(self, sheet: Sheet) -> Mapping[int, list[tuple[int, int]]]:
         """By row the columns that are merged downwards, with the first row of the area."""
         found: dict[int, list[tuple[int, int]]] = {}
+        count = 0
+        for first, last, column, _ in self.areas(sheet):
+            for number in range(first, min(last, first + _MERGES) + 1 if last > first else first):
+                found.setdefault(number, []).append((column, first))
+                count += 1
+            if count > _MERGES:
+                break
+        return found
+
+    def areas(self, sheet: Sheet) -> Iterator[tuple[int, int, int, int]]:
+        """The first and last row and the first and last column of the areas that are merged."""
         tail, count = b"", 0
         for data in self._stream(sheet.part):
             joined = tail + data
             for match in _MERGED.finditer(joined):
-                first, last = int(match[2]), min(int(match[4]), int(match[2]) + _MERGES)
-                for number in range(first, last + 1 if last > first else first):
-                    found.setdefault(number, []).append((column_of(match[1].decode()), first))
-                    count += 1
+                left, right = (column_of(match[each].decode()) for each in (1, 3))
+                yield int(match[2]), int(match[4]), left, right
+                count += 1
                 if count > _MERGES:
-                    return found
+                    return
             last_end = max((match.end() for match in _MERGED.finditer(joined)), default=0)
             tail = joined[max(last_end, len(joined) - 200) :]
-        return found
 
     def text(self, cell: Cell) -> str:
         """A cell as a person sees it: the value of a formula, an ISO date, 12 and not 12.0."""
@@ -188,6 +199,7 @@ class SheetReader:
         self._held: Cell | None = None
         self._into: list[str] | None = None
         self._size = 0
+        self._count = 0
         self._done: list[tuple[int, dict[int, Cell]]] = []
 
     def rows(self, stream: Iterator[bytes]) -> Iterator[tuple[int, dict[int, Cell]]]:
@@ -201,6 +213,10 @@ class SheetReader:
 
     def _start(self, name: str, given: dict[str, str]) -> None:
         name = _local(name)
+        if name in ("c", "row"):
+            self._count += 1
+            if self._count > CELLS:
+                raise _too_many(f"{CELLS:,} cells in a sheet")
         if name == "c":
             match = _REF.fullmatch(given.get("r", ""))
             self._column = column_of(match[1]) if match else self._column + 1
@@ -210,6 +226,7 @@ class SheetReader:
             self._into, self._size = self._cell.text, 0
         elif name == "f" and self._cell is not None:
             self._into, self._size = self._cell.formula, 0
+            self._cell.computed = True
         elif name == "rPh":  # how to pronounce it
             self._into = None
             self._cell, self._held = None, self._cell
@@ -237,6 +254,13 @@ class SheetReader:
         if self._into is not None and self._size <= CELL:
             self._into.append(data[: CELL + 1])
             self._size += len(data)
+
+
+def _too_many(what: str) -> CatalogError:
+    return CatalogError(
+        f"the workbook holds more than {what}",
+        hint="split it, or save the sheet as .csv",
+    )
 
 
 class _Strings:
@@ -267,6 +291,8 @@ class _Strings:
             state["skip"] -= name == "rPh"
             if name == "si":
                 self._ends.append(len(self._data))
+                if len(self._ends) > STRINGS + 1:
+                    raise _too_many(f"{STRINGS:,} texts")
 
         def characters(data: str) -> None:
             if state["in"] and state["size"] <= CELL:

@@ -24,8 +24,8 @@ from llmtagger.catalog.jsonback import write_json
 from llmtagger.catalog.parquetback import write_parquet
 from llmtagger.catalog.products import FIELDS, join_tags
 from llmtagger.catalog.returning import write_excel
-from llmtagger.catalog.rows import RECORD_LIMIT, CatalogOptions, RejectedRow
-from llmtagger.catalog.tables import MOST_COLUMNS, guard, table_line
+from llmtagger.catalog.rows import MOST_COLUMNS, RECORD_LIMIT, CatalogOptions, RejectedRow
+from llmtagger.catalog.tables import guard, table_line
 from llmtagger.catalog.writeback import write_table
 from llmtagger.datatypes import REVIEWS
 from llmtagger.errors import CatalogError
