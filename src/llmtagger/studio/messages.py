@@ -5,8 +5,8 @@ A text without a translation is shown as it is. `{}` stands for what differs fro
 
 from __future__ import annotations
 
-import re
 from functools import cache
+from typing import Any
 
 _ZH = {
     "the prompt {} uses unknown variables: {}": "提示词 {} 使用了未知变量：{}",
@@ -125,10 +125,12 @@ def explained(text: str, lang: str) -> str:
 
 
 @cache
-def _patterns() -> list[tuple[re.Pattern[str], str]]:
-    """The patterns with the most text of their own first."""
+def _patterns() -> list[tuple[Any, str]]:
+    """The patterns with the most text of their own first; messages quote foreign text."""
+    import re2  # linear in the text, however often a message leaves something out
+
     found = sorted((each for each in _ZH if "{}" in each), key=len, reverse=True)
     return [
-        (re.compile("(.*?)".join(map(re.escape, each.split("{}"))), re.DOTALL), _ZH[each])
+        (re2.compile("(?s)" + "(.*?)".join(map(re2.escape, each.split("{}")))), _ZH[each])
         for each in found
     ]
