@@ -13,6 +13,7 @@ import pytest
 
 from llmtagger.backends.fakes import FakeGenerator, HashingEncoder
 from llmtagger.calibration import Calibration
+from llmtagger.config import ScoringSettings, Settings
 from llmtagger.datatypes import Product
 from llmtagger.errors import ConfigError, LeakFound
 from llmtagger.evaluation import splitting
@@ -135,6 +136,23 @@ def test_every_figure_can_be_recomputed_from_the_samples(
         if figure != "macro_f1":  # draws of a macro figure miss rare tags
             assert found["low"] <= found["value"] <= found["high"]
     assert results[name]["micro_f1"]["value"] > 0
+
+
+def test_an_evaluation_keeps_what_a_run_keeps(warm: Outcome, evaluate: Evaluate) -> None:
+    """Up to `max_tags`, and nothing of the blocklist: in results, samples and promises."""
+    blocked = Counter(tag for each in warm.kept["system"] for tag in each).most_common(1)[0][0]
+    settings = Settings(scoring=ScoringSettings(max_tags=1, blocklist=[blocked]))
+    limited = evaluate(FakeGenerator(), llm="always", ask_train=20, ask_test=10, settings=settings)
+    assert max(map(len, warm.kept["system"])) > 1
+    assert max(map(len, limited.kept["system"])) == 1
+    for kept in (limited.kept["system"], limited.helped, limited.alone):
+        assert kept
+        assert not any(blocked in each for each in kept)
+    assert all(len(sample["kept"]["system"]) <= 1 for sample in samples_of(limited))
+    found = results_of(limited)
+    assert found["system"]["micro_recall"]["value"] > 0
+    assert all(each["kept"] <= TESTED for each in found["promises"])
+    assert any(each["kept"] > TESTED for each in results_of(warm)["promises"])
 
 
 def test_the_run_says_what_it_was(warm: Outcome, results: Record, samples: list[Record]) -> None:

@@ -17,7 +17,7 @@ from llmtagger.backends.index_folder import CatalogueIndex, open_index
 from llmtagger.backends.index_writer import build
 from llmtagger.backends.vectors import unit
 from llmtagger.calibration import Calibration
-from llmtagger.config import Settings
+from llmtagger.config import ScoringSettings, Settings
 from llmtagger.datatypes import Evidence, Product, ScoredTag, ScoredTags, Tag, TaggedProduct
 from llmtagger.errors import CatalogError
 from llmtagger.evaluation.learning import calibrate
@@ -244,6 +244,15 @@ def test_a_calibration_decides_the_doubt(index: CatalogueIndex) -> None:
     (first,) = suggest(index, NEW, TEMPLATE, SETTINGS, sure, 1)
     (other,) = suggest(index, NEW, TEMPLATE, SETTINGS, None, 1)
     assert first.doubt < 1e-6 < 0.1 < other.doubt
+
+
+def test_a_blocked_tag_is_no_doubt(index: CatalogueIndex) -> None:
+    plain = {each.product.id: each for each in suggest(index, NEW, TEMPLATE, SETTINGS, None, 99)}
+    blocked = plain["mug"].tags[0][0]
+    settings = Settings(scoring=ScoringSettings(blocklist=[blocked]))
+    found = {each.product.id: each for each in suggest(index, NEW, TEMPLATE, settings, None, 99)}
+    assert all(blocked != tag for each in found.values() for tag, _ in each.tags)
+    assert found["mug"].doubt < plain["mug"].doubt
 
 
 def test_of_few_products_all_are_suggested_and_of_none_none(index: CatalogueIndex) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -245,6 +246,42 @@ def test_a_blocked_tag_is_in_no_place_but_counted(name: str) -> None:
 def test_a_blocked_tag_takes_no_place_of_another() -> None:
     cut = Cut(0.5, 0.2, max_tags=1, blocklist=("a",))
     assert _places(_tagged(_item("a", 0.9), _item("b", 0.8)), cut)["tags"] == ["b"]
+
+
+def _given(*tags: str) -> TaggedProduct:
+    tagged = _tagged(*(_item(n, 0.9 - ord(n) / 1e4) for n in "abcd"))
+    return replace(tagged, product=replace(tagged.product, tags=tags))
+
+
+@pytest.mark.parametrize(
+    ("given", "limit", "kept", "added"),
+    [
+        pytest.param((), 3, "abc", "abc", id="none"),
+        pytest.param(("x",), 3, "ab", "ab", id="one-takes-a-place"),
+        pytest.param(("x", "X ", "y"), 3, "a", "a", id="twice-the-same-counts-once"),
+        pytest.param(("x", "y", "z"), 3, "", "", id="full"),
+        pytest.param(("x", "y", "z", "w"), 3, "", "", id="more-than-the-limit"),
+        pytest.param(("A",), 3, "abc", "bc", id="one-that-the-model-finds-too"),
+        pytest.param(("x", "D"), 3, "ad", "a", id="found-again-below-the-limit"),
+        pytest.param(("x", "D"), None, "abcd", "abc", id="no-limit"),
+    ],
+)
+def test_tags_of_a_person_count_for_the_limit(
+    given: tuple[str, ...], limit: int | None, kept: str, added: str
+) -> None:
+    tagged, cut = _given(*given), Cut(0.5, 0.2, max_tags=limit)
+    assert _places(tagged, cut)["tags"] == list(kept)
+    placed = cut.place(tagged)
+    assert [item.tag.name for item in placed.added] == list(added)
+    assert {item.tag.name for item, _ in placed.review} == set("abcd") - set(kept)
+    assert all(why is Reason.TOO_MANY for _, why in placed.review)
+
+
+def test_gold_is_no_tag_of_a_person() -> None:
+    tagged, cut = _given("x", "y", "A"), Cut(0.5, 0.2, max_tags=2)
+    placed = cut.place(tagged, as_new=True)
+    assert [item.tag.name for item in placed.kept] == ["a", "b"]
+    assert placed.added == placed.kept
 
 
 SHOES = (("Shoes", 0.6), ("shoes > running", 0.9), ("Bed / Bath", 0.1), ("手机", 0.4))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -141,7 +142,7 @@ def test_review_begins_under_the_lower_of_two_thresholds() -> None:
     ],
 )
 def test_a_precision_is_cut_from_the_promises(precision: float, expected: Cut) -> None:
-    assert _plan(_calibration(), min_precision=precision).cut == expected
+    assert _plan(_calibration(), min_precision=precision).cut == replace(expected, promised=True)
 
 
 def test_where_nothing_is_promised_not_even_certainty_is_kept() -> None:
@@ -152,7 +153,7 @@ def test_where_nothing_is_promised_not_even_certainty_is_kept() -> None:
 
 def test_answers_of_an_unknown_worth_are_not_kept_on_a_promise() -> None:
     found = _plan(_calibration(model=False), mode="always", min_precision=0.9)
-    assert found.cut == Cut(0.7, 0.15, 2.0)
+    assert found.cut == Cut(0.7, 0.15, 2.0, promised=True)
     assert not found.promised
     (warning,) = found.warnings
     assert "--llm never" in warning

@@ -193,6 +193,26 @@ def test_an_option_goes_before_the_settings(job: Callable[..., TagJob]) -> None:
     assert (found.max_tags, found.threshold, found.categories) == (1, 0.4, ())
 
 
+def test_own_tags_count_for_the_limit_and_are_never_removed(
+    job: Callable[..., TagJob], source: Path, tmp_path: Path
+) -> None:
+    """The first product has one tag of its own, the second gets two; at most two are wanted."""
+    rows = source.read_text("utf-8").splitlines()
+    rows[2] += "mine|yours"
+    source.write_text("\n".join(rows), "utf-8")
+    unlimited = run(job("all.csv", threshold=0.05), Silent())
+    summary = run(job("out.csv", threshold=0.05, max_tags=2), Silent())
+    before, after = _rows(tmp_path / "all.csv"), _rows(tmp_path / "out.csv")
+    assert all(len(row["tags"].split("|")) > 2 for row in before)
+    assert [len(row["tags"].split("|")) for row in after] == [2] * 6
+    assert after[0]["tags"].startswith("my own|")
+    assert after[1]["tags"] == "mine|yours"
+    shown: list[Change] = []
+    preview(job("out.csv", threshold=0.05, max_tags=2), Silent(), shown.append)
+    assert [len(change.added) for change in shown] == [1, 0, 2, 2, 2, 2]
+    assert summary.kept == 9 < unlimited.kept
+
+
 def test_a_misspelt_blocked_tag_is_told_of(job: Callable[..., TagJob]) -> None:
     settings = Settings(scoring=ScoringSettings(blocklist=["no such tag"]))
     (warning,) = (w for w in run(job(settings=settings), Silent()).warnings if "blocklist" in w)

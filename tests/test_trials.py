@@ -312,6 +312,25 @@ def test_where_a_bench_cuts(index: CatalogueIndex, learnt: Calibration) -> None:
         assert all(kept) if threshold == 1 else not any(kept)
 
 
+def test_a_bench_keeps_what_a_run_keeps(index: CatalogueIndex) -> None:
+    """Up to `max_tags`, nothing of the blocklist, by the category's threshold; gold is no limit."""
+    own = PRODUCTS[:6]
+    plain = tried(Bench(index, Settings(scoring=ScoringSettings(threshold=0.0))), V1, own)
+    best = [max((t for t in c.tags if t.kept), key=lambda t: t.score or 0).name for c in plain]
+    assert all(len(cell.kept) > 1 for cell in plain)
+
+    def kept(**scoring: Any) -> list[frozenset[str]]:
+        settings = Settings(scoring=ScoringSettings(threshold=0.0, **scoring))
+        return [cell.kept for cell in tried(Bench(index, settings), V1, own)]
+
+    assert kept(max_tags=1) == [{name} for name in best]
+    blocked = best[0]
+    assert kept(blocklist=[blocked]) == [cell.kept - {blocked} for cell in plain]
+    shoes = [replace(product, category="Shoes") for product in own]
+    settings = Settings(scoring=ScoringSettings(threshold=0.0, categories={"shoes": 1.0}))
+    assert not any(cell.kept for cell in tried(Bench(index, settings), V1, shoes))
+
+
 def test_what_people_judged_since_counts(index: CatalogueIndex) -> None:
     judge = Judge(index.vocabulary)
     own = [BY_ID["p0"], Product("new", "leather wallet", lang="en")]

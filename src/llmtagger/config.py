@@ -53,7 +53,7 @@ class ScoringSettings(_Section):
 
     threshold: float = Field(0.35, ge=0, le=1, description="kept from this score on")
     review: float = Field(0.15, ge=0, le=1, description="shown for review from this score on")
-    max_tags: int | None = Field(None, ge=1, description="most tags kept for a product")
+    max_tags: int | None = Field(None, ge=1, description="most tags of a product, its own included")
     categories: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(
         default_factory=dict, description="thresholds of categories"
     )

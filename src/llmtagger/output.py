@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from llmtagger.catalog.tagcells import new_tags
 from llmtagger.datatypes import (
     Evidence,
     Problem,
@@ -31,9 +32,13 @@ _LISTED = re.compile(r"[,;，；]")  # between several categories of one product
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """Where the tags of one result go: kept, for review and why, or blocked."""
+    """Where the tags of one result go: kept, for review and why, or blocked.
+
+    `added` are the kept ones that the product did not come with.
+    """
 
     kept: tuple[ScoredTag, ...]
+    added: tuple[ScoredTag, ...]
     review: tuple[tuple[ScoredTag, Reason], ...]
     blocked: tuple[ScoredTag, ...]
 
@@ -44,9 +49,9 @@ class Cut:
 
     Scores of products that the model has answered are cut at `answered`, where that is set. A
     threshold above 1 keeps nothing. In a category that `categories` names, by its path or the
-    start of it, its own threshold counts; where a precision is `promised`, only a higher one. Of
-    the tags that would be kept, the best `max_tags` are. Tags of the `blocklist` are neither kept
-    nor shown.
+    start of it, its own threshold counts; where a precision is `promised`, only a higher one. A
+    product gets the best tags until it has `max_tags`, those that it came with included; none of
+    these is ever removed. Tags of the `blocklist` are neither kept nor shown.
     """
 
     threshold: float
@@ -69,24 +74,46 @@ class Cut:
             return general
         return max(own, general) if self.promised else own
 
-    def place(self, tagged: TaggedProduct) -> Placed:
-        """Where each tag goes; what scores too low for review is nowhere."""
+    def place(self, tagged: TaggedProduct, *, as_new: bool = False) -> Placed:
+        """Where each tag goes; what scores too low for review is nowhere.
+
+        With `as_new` the product counts as one without tags: where they are gold, they are what is
+        looked for.
+        """
         threshold = self.of(tagged)
-        names = set(map(normalise, self.blocklist))
-        allowed = ScoredTags(tuple(i for i in tagged.scored.items if not _named(i.tag, names)))
+        allowed, banned = unblocked(tagged.scored, self.blocklist)
         above = allowed.at(threshold)
-        kept = above[: self.max_tags]
-        review = [(item, Reason.TOO_MANY) for item in above[len(kept) :]]
+        given = () if as_new else tagged.product.tags or ()
+        lang = _language(tagged.product)
+        added = tuple(i for i in above if not given or new_tags([i.tag.label(lang)], given))
+        room = None if self.max_tags is None else max(0, self.max_tags - len(new_tags(given, ())))
+        over = () if room is None else added[room:]
+        beyond = {item.tag.id for item in over}
+        review = [(item, Reason.TOO_MANY) for item in over]
         low = Reason.NO_ANSWER if tagged.failed else Reason.BELOW_THRESHOLD
         lowest = min(self.review, threshold)
         for item in allowed.below(threshold, lowest):
             review.append((item, Reason.NEW if item.evidence.new else low))
-        blocked = tuple(
-            item
-            for item in tagged.scored.items
-            if _named(item.tag, names) and (item.score >= lowest or item.evidence.chosen)
+        return Placed(
+            tuple(item for item in above if item.tag.id not in beyond),
+            added[: len(added) - len(over)],
+            tuple(review),
+            tuple(i for i in banned.items if i.score >= lowest or i.evidence.chosen),
         )
-        return Placed(kept, tuple(review), blocked)
+
+
+def unblocked(scored: ScoredTags, blocklist: Iterable[str]) -> tuple[ScoredTags, ScoredTags]:
+    """The tags that may be used, and those that the blocklist names."""
+    names = set(map(normalise, blocklist))
+    parts: tuple[list[ScoredTag], list[ScoredTag]] = ([], [])
+    for item in scored.items:
+        parts[_named(item.tag, names)].append(item)
+    allowed, banned = parts
+    return ScoredTags(tuple(allowed)), ScoredTags(tuple(banned))
+
+
+def _language(product: Product) -> str:
+    return product.lang[:2].lower()
 
 
 def _named(tag: Tag, names: Collection[str]) -> bool:
@@ -130,7 +157,7 @@ def product_record(product: Product) -> dict[str, Any]:
 def output_record(tagged: TaggedProduct, cut: Cut, run: Mapping[str, str]) -> dict[str, Any]:
     """One line of output. Of a failed answer nothing is kept: what is plausible goes to review."""
     placed = cut.place(tagged)
-    lang = tagged.product.lang[:2].lower()
+    lang = _language(tagged.product)
     dropped = [(item, Reason.BLOCKED) for item in placed.blocked]
     shown = {
         item.tag.id for item in (*placed.kept, *(i for i, _ in placed.review), *placed.blocked)

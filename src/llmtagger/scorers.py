@@ -85,10 +85,9 @@ def plan(
     decision = ""
     if mode == "auto":
         asks, decision = _decide(calibration, labelled, measure)
-    if calibration is None:
-        cut = settings.threshold if threshold is None else threshold
-        return Plan(mode, None, Cut(cut, min(settings.review, cut)), asks, decision, warnings)
     cuts = _cut(calibration, settings, threshold, min_precision)
+    if calibration is None:
+        return Plan(mode, None, cuts, asks, decision, warnings)
     promised = True
     if min_precision is not None:
         promised, doubts = _promise(calibration, cuts, min_precision, mode, asks)
@@ -188,23 +187,49 @@ def _check_promise(
         )
 
 
+def cut_of(
+    settings: ScoringSettings, calibration: Calibration | None, threshold: float | None = None
+) -> Cut:
+    """What is kept, by the settings and what was learnt; every run, evaluation and trial asks here.
+
+    A `threshold` given for one run counts for all products, whatever their category.
+    """
+    if threshold is not None:
+        settings = settings.model_copy(update={"categories": {}})
+        return _with(settings, threshold, threshold if calibration and calibration.asked else None)
+    if calibration is None:
+        return _with(settings, settings.threshold, None)
+    asked = calibration.asked
+    return _with(settings, calibration.unasked.threshold, asked.threshold if asked else None)
+
+
+def _with(settings: ScoringSettings, threshold: float, answered: float | None) -> Cut:
+    return Cut(
+        threshold,
+        min(settings.review, threshold, threshold if answered is None else answered),
+        answered,
+        settings.max_tags,
+        tuple(settings.categories.items()),
+        tuple(settings.blocklist),
+    )
+
+
 def _cut(
-    calibration: Calibration,
+    calibration: Calibration | None,
     settings: ScoringSettings,
     threshold: float | None,
     min_precision: float | None,
 ) -> Cut:
-    def of(fitted: Fitted) -> float:
-        if min_precision is not None:
-            promised = fitted.cut_for(min_precision)
-            return KEEP_NOTHING if promised is None else promised
-        return fitted.threshold if threshold is None else threshold
+    if min_precision is None or calibration is None:
+        return cut_of(settings, calibration, threshold)
 
-    unasked = of(calibration.unasked)
-    answered = of(calibration.asked) if calibration.asked else None
-    if answered is None and min_precision is not None:
-        answered = KEEP_NOTHING  # nothing is known of how right scores are that a model has moved
-    return Cut(unasked, min(settings.review, unasked, answered or unasked), answered)
+    def of(fitted: Fitted | None) -> float:
+        # nothing is known of how right scores are that an unmeasured model has moved
+        promised = fitted.cut_for(min_precision) if fitted else None
+        return KEEP_NOTHING if promised is None else promised
+
+    cut = _with(settings, of(calibration.unasked), of(calibration.asked))
+    return replace(cut, promised=True)
 
 
 def learned_scorer(calibration: Calibration) -> WeightedScorer:

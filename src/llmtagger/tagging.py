@@ -44,7 +44,7 @@ from llmtagger.catalog.backup import kept_backup
 from llmtagger.catalog.preflight import Output, check_files
 from llmtagger.catalog.reading import Opened
 from llmtagger.catalog.writing import RECORDS, replacing
-from llmtagger.config import Settings
+from llmtagger.config import ScoringSettings, Settings
 from llmtagger.datatypes import (
     Completion,
     Problem,
@@ -56,7 +56,6 @@ from llmtagger.datatypes import (
 )
 from llmtagger.errors import CatalogError, ConfigError, RunError, TuningError
 from llmtagger.locking import sole
-from llmtagger.normalise import normalise
 from llmtagger.output import Cut, given_record, output_record
 from llmtagger.pipeline import Tagger, build_tagger
 from llmtagger.protocols import Generator
@@ -104,6 +103,12 @@ class TagJob:
     in_place: bool = False
     settings: Settings = field(default_factory=Settings)
     options: CatalogOptions = field(default_factory=CatalogOptions)
+
+    @property
+    def scoring(self) -> ScoringSettings:
+        """What is kept, by the settings; an option goes before them."""
+        found = self.settings.scoring
+        return found.model_copy(update={"max_tags": self.max_tags}) if self.max_tags else found
 
     @property
     def journal(self) -> Path | None:
@@ -362,9 +367,7 @@ def _copied(journal: Path | None, folder: Path) -> Path | None:
 
 def _change(tagged: TaggedProduct, cut: Cut) -> Change:
     placed = cut.place(tagged)
-    own = {normalise(tag) for tag in tagged.product.tags or ()}
-    added = tuple(item for item in placed.kept if normalise(item.tag.name) not in own)
-    return Change(tagged.product, added, placed.review, tagged.problem)
+    return Change(tagged.product, placed.added, placed.review, tagged.problem)
 
 
 @dataclass(frozen=True, slots=True)
@@ -413,7 +416,7 @@ def _set_up(job: TagJob, *, offline: bool = False) -> _Setup:
     plan = scoring_plan(
         learnt,
         identity | {"settings": job.settings.fingerprint},
-        job.settings.scoring,
+        job.scoring,
         mode=job.llm,
         labelled=labelled,
         threshold=job.threshold,
@@ -436,18 +439,6 @@ def _unknown_blocked(blocklist: Sequence[str], index: CatalogueIndex) -> tuple[s
     return (said,) if unknown else ()
 
 
-def _cut(job: TagJob, cut: Cut) -> Cut:
-    """Where the settings say more than where scores are cut; an option goes before them."""
-    scoring = job.settings.scoring
-    return replace(
-        cut,
-        max_tags=job.max_tags or scoring.max_tags,
-        categories=tuple(scoring.categories.items()) if job.threshold is None else (),
-        blocklist=tuple(scoring.blocklist),
-        promised=job.min_precision is not None,
-    )
-
-
 @contextmanager
 def _tagged(
     job: TagJob, reporter: Reporter, journal_path: Path | None
@@ -462,7 +453,7 @@ def _tagged(
         with Journal(journal_path, basis, fresh=job.fresh) as journal:
             summary = RunSummary(
                 {"id": journal.run_id, **setup.identity},
-                _cut(job, setup.plan.cut),
+                setup.plan.cut,
                 job.settings.engine.price_per_million_tokens,
                 setup.warnings,
                 decision=setup.plan.decision,

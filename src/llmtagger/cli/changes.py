@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _DOUBTFUL = 3  # tags for review that a product's change shows
 _FREQUENT = 8
 _NAME = 36  # cells of a tag's name
-_REASONS = {
+REASONS = {
     Reason.BELOW_THRESHOLD: "below the threshold",
     Reason.TOO_MANY: "over the limit",
     Reason.NEW: "not in the vocabulary",
@@ -50,7 +50,7 @@ def show_change(console: Console, change: Change) -> None:
     for item in change.added:
         _row(table, "+", "green", item, lang, explain(item.evidence))
     for item, reason in change.review[:_DOUBTFUL]:
-        _row(table, "?", "yellow", item, lang, f"for review: {_REASONS[reason]}")
+        _row(table, "?", "yellow", item, lang, f"for review: {REASONS[reason]}")
     if table.row_count:
         console.print(table)
     if len(change.review) > _DOUBTFUL:
@@ -109,7 +109,7 @@ def _statistics(summary: RunSummary) -> Iterable[tuple[str, str]]:
 def _told(reasons: Mapping[str, int], cut: Cut) -> Iterable[str]:
     for name, count in reasons.items():
         limit = f" of {cut.max_tags} tags" if name == Reason.TOO_MANY else ""
-        yield f"{count:,} {_REASONS[Reason(name)]}{limit}"
+        yield f"{count:,} {REASONS[Reason(name)]}{limit}"
 
 
 def _counted(counts: Mapping[str, int]) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from llmtagger.cli.changes import REASONS
 from llmtagger.cli.console import marked
 from llmtagger.output import explain
 from llmtagger.terminal import one_line
@@ -15,32 +16,30 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from llmtagger.datatypes import ScoredTag, TaggedProduct
+    from llmtagger.datatypes import Reason, ScoredTag, TaggedProduct
     from llmtagger.output import Cut
     from llmtagger.tagging import RunSummary
 
 _SHOWN_TAGS = 8
-_LEGEND = (
-    "\nEach row is a tag, its score (how likely it is right) and the evidence for it. "
-    "? marks a tag for review:\nits score is below the threshold."
-)
+_LEGEND = "\nEach row is a tag, its score (how likely it is right) and the evidence for it."
 
 
 def show_results(console: Console, results: Iterable[TaggedProduct], cut: Cut) -> None:
     """A small table a product: tags, scores, and the evidence in words; a legend at the end."""
     shown = 0
+    reasons: dict[Reason, None] = {}
     for tagged in results:
         product = tagged.product
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 2), show_header=False)
         table.add_column(min_width=22, style="bold")
         table.add_column(justify="right")
         table.add_column(style="dim")
-        threshold = cut.of(tagged)
-        kept = tagged.scored.at(threshold)
-        for item in kept[:_SHOWN_TAGS]:
+        placed = cut.place(tagged)
+        for item in placed.kept[:_SHOWN_TAGS]:
             _row(table, item, product.lang, "green")
-        for item in tagged.scored.below(threshold, cut.review)[: max(2, _SHOWN_TAGS - len(kept))]:
+        for item, why in placed.review[: max(2, _SHOWN_TAGS - len(placed.kept))]:
             _row(table, item, product.lang, "yellow")
+            reasons[why] = None
         console.print(marked("\n[cyan]{}[/]  {}", product.id, product.title[:90]))
         if tagged.problem:
             console.print(marked("  [red]{}[/]: {}", tagged.problem.code, tagged.problem.message))
@@ -48,6 +47,9 @@ def show_results(console: Console, results: Iterable[TaggedProduct], cut: Cut) -
         shown += table.row_count
     if shown:
         console.print(_LEGEND, style="dim")
+    if reasons:
+        said = ", ".join(REASONS[each] for each in reasons)
+        console.print(f"? marks a tag for review: {said}.", style="dim")
 
 
 def _row(table: Table, item: ScoredTag, lang: str, colour: str) -> None:

@@ -67,7 +67,7 @@ def tag(
         ),
     ] = None,
     max_tags: Annotated[
-        int | None, typer.Option(min=1, help="Keep at most N tags a product, the best.")
+        int | None, typer.Option(min=1, help="Add tags up to N per product.")
     ] = None,
     llm: Annotated[
         AskMode,

@@ -23,13 +23,14 @@ from llmtagger.datatypes import Product, TaggedProduct, TagKind
 from llmtagger.errors import LeakFound
 from llmtagger.evaluation import baselines, splitting
 from llmtagger.evaluation.gold import GoldSet, load_gold
-from llmtagger.evaluation.judging import Judge, Scored, as_scores, gold_of
+from llmtagger.evaluation.judging import Judge, Scored, as_kept, as_scores, gold_of
 from llmtagger.evaluation.learning import LEAST, Learnt, Progress, calibrate, tag_watched
 from llmtagger.evaluation.metrics import best_threshold, keep
 from llmtagger.evaluation.remembering import RememberingEncoder
+from llmtagger.output import Cut
 from llmtagger.pipeline import build_tagger
 from llmtagger.protocols import Generator, Vectors
-from llmtagger.scorers import learned_scorer, worth_asking
+from llmtagger.scorers import cut_of, learned_scorer, worth_asking
 from llmtagger.stages.scoring import WeightedScorer
 from llmtagger.templates import TemplateFile, find_template, live_template
 from llmtagger.vocabulary import Vocabulary
@@ -83,10 +84,11 @@ class Side:
 class Outcome:
     """All that an evaluation found, before it is put into figures.
 
-    `scores` and `kept` hold, by name, items for each test product; `thresholds` where each was cut.
-    `asked` are the positions of the test products that the model answered; `llm_only` is about
-    these alone, as are `alone` and `helped`: what the system keeps of them without and with the
-    model's answers. `wanted` are those that the mode asks about. `spent` is seconds by stage.
+    `cut` says what the system keeps, as in a run with these settings. `scores` and `kept` hold, by
+    name, items for each test product; `thresholds` where each was cut. `asked` are the positions of
+    the test products that the model answered; `llm_only` is about these alone, as are `alone` and
+    `helped`: what the system keeps of them without and with the model's answers. `wanted` are those
+    that the mode asks about. `spent` is seconds by stage.
     """
 
     config: RunConfig
@@ -97,6 +99,7 @@ class Outcome:
     gold: Kept
     results: list[TaggedProduct]
     calibration: Calibration | None
+    cut: Cut
     index: CatalogueIndex
     template: TemplateFile
     model: str | None = None
@@ -171,6 +174,7 @@ class Evaluation:
                     seed=config.seed,
                     progress=self._progress,
                 )
+        calibration = learnt.calibration if learnt else None
         outcome = Outcome(
             config,
             gold_set,
@@ -179,7 +183,8 @@ class Evaluation:
             judge,
             gold_of(test.products, judge),
             [],
-            learnt.calibration if learnt else None,
+            calibration,
+            cut_of(config.settings.scoring, calibration),
             index,
             template,
             self._generator.model if self._generator else None,
@@ -252,10 +257,8 @@ class Evaluation:
         """The test side without the model."""
         outcome.results = self._tagged(outcome, range(len(outcome.test.products)), None)
         outcome.scores["system"] = as_scores(outcome.results, outcome.judge)
-        unasked = outcome.calibration.unasked.threshold if outcome.calibration else None
-        threshold = self._config.settings.scoring.threshold if unasked is None else unasked
-        outcome.thresholds["system"] = threshold
-        outcome.kept["system"] = keep(outcome.scores["system"], threshold)
+        outcome.thresholds["system"] = outcome.cut.threshold
+        outcome.kept["system"] = as_kept(outcome.results, outcome.judge, outcome.cut)
 
     def _tagged(
         self, outcome: Outcome, rows: Sequence[int], generator: Generator | None
@@ -287,13 +290,12 @@ class Evaluation:
         rows = sorted({*sample, *wanted})
         answered = dict(zip(rows, self._tagged(outcome, rows, self._generator), strict=True))
         outcome.wanted = frozenset(wanted)
-        fitted = outcome.calibration.asked if outcome.calibration else None
-        threshold = fitted.threshold if fitted else outcome.thresholds["system"]
         sampled = [answered[row] for row in sample]
         outcome.asked, outcome.answered = tuple(sample), sampled
         outcome.alone = [outcome.kept["system"][row] for row in sample]
-        helped = as_scores([answered[row] for row in rows], outcome.judge)
-        kept = dict(zip(rows, keep(helped, threshold), strict=True))
+        results = [answered[row] for row in rows]
+        helped = as_scores(results, outcome.judge)
+        kept = dict(zip(rows, as_kept(results, outcome.judge, outcome.cut), strict=True))
         outcome.helped = [kept[row] for row in sample]
         for row, scores in zip(rows, helped, strict=True):
             if row in wanted:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from llmtagger.datatypes import Product, ScoredTag, TaggedProduct
 from llmtagger.normalise import normalise
+from llmtagger.output import Cut
 from llmtagger.vocabulary import Vocabulary, split_key
 from llmtagger.wording import neutralise
 
@@ -78,6 +79,16 @@ class Judge:
 def gold_of(products: Sequence[Product], judge: Judge) -> list[frozenset[str]]:
     """Each product's gold items."""
     return [judge.gold(product) for product in products]
+
+
+def as_kept(results: Sequence[TaggedProduct], judge: Judge, cut: Cut) -> list[frozenset[str]]:
+    """Each product's items that a run would keep of it, were it new: its own tags are the gold."""
+    found = []
+    for tagged in results:
+        kept = cut.place(tagged, as_new=True).kept
+        items = (judge.item(tagged.product, scored.tag.name) for scored in kept)
+        found.append(frozenset(item for item in items if item is not None))
+    return found
 
 
 def as_scores(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from llmtagger.datatypes import TagKind
 from llmtagger.evaluation import metrics, slices
 from llmtagger.evaluation.baselines import NAMES
 from llmtagger.evaluation.harness import Kept, Outcome
+from llmtagger.evaluation.judging import as_kept
 from llmtagger.evaluation.metrics import Bootstrap, Record
 from llmtagger.evaluation.model_share import asked_side, cost, model_share, rule_of
 from llmtagger.normalise import normalise
@@ -218,7 +220,13 @@ def _promises(outcome: Outcome) -> list[Record]:
     found = []
     for precision in _PROMISED:
         cut = outcome.calibration.unasked.cut_for(precision)
-        kept = metrics.keep(outcome.scores["system"], KEEP_NOTHING if cut is None else cut)
+        promised = replace(
+            outcome.cut,
+            threshold=KEEP_NOTHING if cut is None else cut,
+            answered=None,
+            promised=True,
+        )
+        kept = as_kept(outcome.results, outcome.judge, promised)
         right, count, gold = metrics.counts(kept, outcome.gold).sum(axis=0)
         found.append(
             {

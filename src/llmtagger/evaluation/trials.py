@@ -20,7 +20,7 @@ from llmtagger.output import Cut, explain
 from llmtagger.pipeline import Filling, build_tagger, limited_filling
 from llmtagger.protocols import Experts, Generator, Vectors
 from llmtagger.redaction import redact
-from llmtagger.scorers import learned_scorer
+from llmtagger.scorers import cut_of, learned_scorer
 from llmtagger.stages.scoring import WeightedScorer
 from llmtagger.templates import TemplateFile
 from llmtagger.wording import neutralise
@@ -118,9 +118,7 @@ class Bench:
             scorer=learned_scorer(fitted) if fitted else WeightedScorer(),
             filling=self.filling,
         )
-        scoring = self.settings.scoring
-        threshold = fitted.unasked.threshold if fitted else scoring.threshold
-        cut = Cut(threshold, min(scoring.review, threshold))
+        cut = cut_of(self.settings.scoring, fitted)
         judge = Judge(self.index.vocabulary)
         for tagged in tagger.tag(products):
             cell = cell_of(tagged, template.name, cut, judge, tagged.product.tags)
@@ -172,9 +170,10 @@ def cell_of(
     tagged: TaggedProduct, version: str, cut: Cut, judge: Judge, gold: Sequence[str] | None
 ) -> Cell:
     """A result beside the gold of its product; `gold` is None where nobody has judged it."""
-    threshold, found = cut.of(tagged), dict[str, Shown]()
+    found = dict[str, Shown]()
+    places = {item.tag.id for item in cut.place(tagged, as_new=True).kept}
     for item in tagged.scored.items:
-        kept = item.score >= threshold and not item.evidence.new
+        kept = item.tag.id in places
         name = judge.written(item.tag.name)
         if (kept or item.evidence.chosen) and name not in found:
             why = explain(item.evidence)

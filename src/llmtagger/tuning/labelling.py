@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -14,6 +14,7 @@ from llmtagger.datatypes import Product, TaggedProduct
 from llmtagger.evaluation import fitting
 from llmtagger.evaluation.learning import Learnt, Progress, calibrate
 from llmtagger.evaluation.metrics import Floats
+from llmtagger.output import unblocked
 from llmtagger.pipeline import build_tagger
 from llmtagger.protocols import Vectors
 from llmtagger.scorers import learned_scorer
@@ -62,11 +63,12 @@ def suggest(
     Doubt is the expected number of wrong decisions at even odds. Each next product is the one of
     most doubt after a discount for its likeness to those chosen before (its cosine), so that ten
     variants of one product are not labelled ten times. With fewer than `FEW` labelled products
-    they are drawn at random, which teaches more (benchmarks/README.md).
+    they are drawn at random, which teaches more (benchmarks/README.md). Blocked tags count for
+    nothing, since they are never kept.
     """
     scorer = learned_scorer(calibration) if calibration else WeightedScorer()
     tagger = build_tagger(index, template, settings, None, scorer=scorer)
-    results = tagger.tag_all(products)
+    results = [_open(tagged, settings) for tagged in tagger.tag_all(products)]
     doubts = np.array([doubt_of(tagged) for tagged in results])
     if has_few(index):
         chosen = np.random.default_rng(0).permutation(len(products))[:count].tolist()
@@ -74,6 +76,11 @@ def suggest(
         texts = [product.text()[: settings.retrieval.text_limit] for product in products]
         chosen = most_worth(doubts, index.encoder.encode(texts), count)
     return [Suggestion(products[at], float(doubts[at]), _closest(results[at])) for at in chosen]
+
+
+def _open(tagged: TaggedProduct, settings: Settings) -> TaggedProduct:
+    """The result without tags that may not be used."""
+    return replace(tagged, scored=unblocked(tagged.scored, settings.scoring.blocklist)[0])
 
 
 def has_few(index: CatalogueIndex) -> bool:
