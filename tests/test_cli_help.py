@@ -100,6 +100,13 @@ def test_a_figure_under_the_gate_is_exit_code_4(capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().err == "Gate failed: macro_f1 is 0.400, below 0.41.\n"
 
 
+def test_a_figure_of_few_products_has_no_interval() -> None:
+    few = {"value": 0.5, "low": None, "high": None}
+    assert eval._interval(few) == "0.500 [–]"
+    assert eval.points(few) == "+50.0 points [–]"
+    assert eval.points({"value": 0.5, "low": 0.4, "high": 0.6}) == "+50.0 points [+40.0, +60.0]"
+
+
 def test_figures_as_markdown() -> None:
     table = eval._markdown(("", "F1"), [("a|b", "0.5"), ("c", "0.25")])
     assert table == "|  | F1 |\n| --- | ---: |\n| a\\|b | 0.5 |\n| c | 0.25 |\n"

@@ -26,6 +26,7 @@ from llmtagger.evaluation.harness import (
     check_leaks,
     read_config,
 )
+from llmtagger.evaluation.metrics import SHOWN
 from llmtagger.evaluation.results import results_of
 from llmtagger.evaluation.samples import samples_of, write_samples
 from llmtagger.normalise import normalise
@@ -153,6 +154,18 @@ def test_an_evaluation_keeps_what_a_run_keeps(warm: Outcome, evaluate: Evaluate)
     assert found["system"]["micro_recall"]["value"] > 0
     assert all(each["kept"] <= TESTED for each in found["promises"])
     assert any(each["kept"] > TESTED for each in results_of(warm)["promises"])
+
+
+def test_a_missed_tag_has_its_score_if_there_is_one(warm: Outcome) -> None:
+    missed = low = 0
+    for scores, sample in zip(warm.scores["system"], samples_of(warm), strict=True):
+        for tag in set(sample["gold"]) - set(sample["kept"]["system"]):
+            missed += 1
+            low += scores.get(tag, 1.0) < SHOWN
+            known = round(scores[tag], 4) if tag in scores else None
+            assert sample["scores"]["system"].get(tag) == known
+            assert (tag in sample["contributions"]) is (tag in scores)
+    assert missed > low > 0
 
 
 def test_the_run_says_what_it_was(warm: Outcome, results: Record, samples: list[Record]) -> None:

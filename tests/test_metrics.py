@@ -127,7 +127,7 @@ def test_an_interval_is_that_of_every_possible_draw() -> None:
         drawn = [v for group in way for v, own in zip(values, groups, strict=True) if own == group]
         means.append(np.mean(drawn))
     low, high = np.percentile(means, [2.5, 97.5])
-    found = Bootstrap(groups, seed=3, draws=40_000).mean(values)
+    found = Bootstrap(groups, seed=3, draws=40_000, least=1).mean(values)
     assert found.value == pytest.approx(values.mean())
     assert [found.low, found.high] == pytest.approx([low, high], abs=0.1)
 
@@ -151,6 +151,24 @@ def test_the_same_seed_draws_the_same() -> None:
     assert one.low < one.value < one.high
 
 
+@pytest.mark.parametrize(("groups", "known"), [(9, False), (10, True)])
+def test_a_handful_of_equal_products_is_not_certain(groups: int, known: bool) -> None:
+    """Two siblings a group; all are right, so every draw is the same."""
+    boot = Bootstrap([at // 2 for at in range(2 * groups)], seed=0)
+    right = np.ones((2 * groups, 3))
+    perfect = [frozenset("a")] * (2 * groups)
+    for found in (
+        boot.interval(right, metrics.f1),
+        boot.difference(right, 0 * right, metrics.f1),
+        boot.mean(np.ones(2 * groups)),
+        boot.macro(perfect, perfect),
+    ):
+        assert found.value == pytest.approx(1.0)
+        assert found.is_known is known
+        ends = pytest.approx(1.0) if known else None
+        assert found.record() == {"value": pytest.approx(1.0), "low": ends, "high": ends}
+
+
 def test_siblings_widen_the_interval() -> None:
     """Ten equal siblings tell as much as one: the interval is √10 times as wide."""
     values, groups = _clustered(np.random.default_rng(0), count=40, size=10)
@@ -167,9 +185,9 @@ def test_a_difference_is_paired() -> None:
     """Every product gains as much, so that nothing is left to chance."""
     each = np.array([[1.0, 4, 4], [3, 4, 4], [0, 4, 4], [2, 4, 4]])
     better = each + np.array([1.0, 0, 0])
-    found = Bootstrap(range(4), seed=0).difference(better, each, metrics.f1)
+    found = Bootstrap(range(4), seed=0, least=1).difference(better, each, metrics.f1)
     assert found.record() == pytest.approx({"value": 0.25, "low": 0.25, "high": 0.25})
-    back = Bootstrap(range(4), seed=0).difference(each, better, metrics.f1)
+    back = Bootstrap(range(4), seed=0, least=1).difference(each, better, metrics.f1)
     assert back.value == pytest.approx(-0.25)
 
 
@@ -179,7 +197,7 @@ def test_macro_is_a_mean_over_the_tags_that_were_drawn(
 ) -> None:
     kept, gold = _sides(pairs)
     groups = [at // 2 for at in range(len(pairs))]
-    boot = Bootstrap(groups, seed=seed, draws=7)
+    boot = Bootstrap(groups, seed=seed, draws=7, least=1)
     figures = []
     for draw in boot.weights.tolist():
         rows = [at for at, group in enumerate(groups) for _ in range(draw[group])]
@@ -389,7 +407,7 @@ def test_a_row_for_each_tag() -> None:
     ]
     assert [(r["precision"], r["recall"]) for r in rows] == [
         (1.0, pytest.approx(2 / 3)),
-        (0.0, 0.0),
-        (0.0, 0.0),
+        (None, 0.0),  # never kept
+        (0.0, None),  # never right
     ]
     assert [r["f1"] for r in rows] == pytest.approx([0.8, 0.0, 0.0])

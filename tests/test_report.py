@@ -379,10 +379,15 @@ def test_report_has_all_sections(tmp_path: Path) -> None:
             measured(0.004, 0.01),
             "Too close to call: F1 +0.4 points against the best baseline, TF-IDF + linear",
         ),
+        (
+            {"value": 0.2, "low": None, "high": None},
+            "Too few products for a verdict: F1 +20.0 points against the best baseline, TF-IDF + "
+            "linear. At least 10 products that are not alike are needed.",
+        ),
     ],
-    ids=["above", "below", "no difference"],
+    ids=["above", "below", "no difference", "few products"],
 )
-def test_verdict_in_words(tmp_path: Path, difference: dict[str, float], words: str) -> None:
+def test_verdict_in_words(tmp_path: Path, difference: dict[str, Any], words: str) -> None:
     found = {**results(), "best_baseline": {"name": "tfidf_linear", "difference": difference}}
     assert words in HTMLParser(report_of(tmp_path, found, [])).text()
 
@@ -476,6 +481,27 @@ def test_one_group_has_a_figure_without_an_interval(tmp_path: Path) -> None:
     found["slices"]["category"][0]["micro_f1"] = {"value": 0.4321, "low": None, "high": None}
     assert Interval.of({"value": 0.5, "low": None, "high": None}) == Interval(0.5, 0.5, 0.5)
     assert "43.2" in report_of(tmp_path, found, [])
+
+
+def test_what_is_not_known_is_a_dash(tmp_path: Path) -> None:
+    """No range of few products, no precision of a tag that was never kept."""
+    found = results()
+    found["system"]["micro_f1"] = {"value": 1.0, "low": None, "high": None}
+    found["model"]["added"] = {"value": 0.25, "low": None, "high": None}
+    found["per_tag"][0] |= {"kept": 0, "right": 0, "precision": None, "recall": 0.0}
+    tree = HTMLParser(report_of(tmp_path, found, []))
+    shown = tree.css_first("#headline tr.ours td.est")
+    assert shown is not None
+    assert shown.text(separator=" ").split() == ["100.0", "–"]
+    added = tree.css_first("#model td.est")
+    assert added is not None
+    assert added.text(separator=" ").split() == ["+25.0", "–"]
+    tag = tree.css_first("#tags tbody tr")
+    assert tag is not None
+    assert [cell.text() for cell in tag.css("td")][1:5] == ["0", "0", "–", "0.0"]
+    headline = tree.css_first("#headline")
+    assert headline is not None
+    assert "A dash in place of a range" in headline.text()
 
 
 def test_worst_first_and_no_flawless_ones() -> None:

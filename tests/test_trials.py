@@ -123,6 +123,16 @@ def test_a_missed_tag_that_nothing_brought_up_has_no_score(vocabulary: Vocabular
     assert cell.tags == (Shown("mug", "missed"),)
 
 
+def test_a_missed_tag_has_its_score_if_there_is_one(vocabulary: Vocabulary) -> None:
+    judge = Judge(vocabulary)
+    low = tagged(scored("mug", 0.1), scored("gift", 0.2))
+    cell = cell_of(low, "tag.v9", CUT, judge, ["mug"])
+    assert [(tag.name, tag.outcome, tag.score) for tag in cell.tags] == [("mug", "missed", 0.1)]
+    again = judged(cell_of_record(cell_record(cell), cell.product), judge, ["mug", "gift"])
+    assert [(tag.name, tag.score) for tag in again.tags] == [("mug", 0.1), ("gift", None)]
+    assert judged(again, judge, []).tags == ()
+
+
 def test_a_tag_and_its_alias_are_one(vocabulary: Vocabulary) -> None:
     """In gold, in what is kept, and both in either."""
     judge = Judge(vocabulary)

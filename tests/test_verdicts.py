@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -38,6 +39,16 @@ def found(value: float, low: float, high: float, *, changed: int = 7) -> dict[st
 )
 def test_each_outcome_has_its_sentence(difference: dict[str, Any], said: str) -> None:
     assert in_english(sentences(difference, "v1", "v2")) == said
+
+
+def test_of_a_few_products_there_is_no_verdict() -> None:
+    difference = found(0.2, math.nan, math.nan)
+    difference["micro_f1"]["difference"] |= {"low": None, "high": None}
+    assert in_english(sentences(difference, "v1", "v2")) == (
+        "Too few products for a verdict: from v1 to v2 F1 changes by +20.0 points. At least 10 "
+        "products that are not alike are needed."
+    )
+    assert winner(difference, "v1", "v2") is None
 
 
 def test_a_model_that_chose_nothing_is_blamed_only_where_nothing_differs() -> None:

@@ -189,14 +189,22 @@ def _compared(found: dict[str, Any], name: str) -> tuple[str, ...]:
     return (name, *values, points(figure["difference"]), figure["verdict"])
 
 
-def _interval(figure: dict[str, float]) -> str:
-    return f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"
+def _interval(figure: dict[str, Any]) -> str:
+    return f"{figure['value']:.3f} {_ends(figure, '.3f', 1)}"
 
 
-def points(difference: dict[str, float]) -> str:
-    """A difference in points, with its interval."""
-    value, low, high = (100 * difference[part] for part in ("value", "low", "high"))
-    return f"{value:+.1f} points [{low:+.1f}, {high:+.1f}]"
+def points(difference: dict[str, Any]) -> str:
+    """A difference in points, with its interval; a dash where there are too few products for one.
+
+    >>> points({"value": 0.012, "low": None, "high": None})
+    '+1.2 points [–]'
+    """
+    return f"{100 * difference['value']:+.1f} points {_ends(difference, '+.1f', 100)}"
+
+
+def _ends(figure: dict[str, Any], form: str, scale: int) -> str:
+    low, high = figure["low"], figure["high"]
+    return "[–]" if low is None else f"[{scale * low:{form}}, {scale * high:{form}}]"
 
 
 @app.command("compare")

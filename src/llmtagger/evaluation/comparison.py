@@ -126,8 +126,11 @@ def _per_tag(
 ) -> list[Record]:
     """Every tag with enough products, by how surely it changed; p-values adjusted by Holm.
 
-    There are as many draws as the smallest p-value needs to survive its adjustment.
+    There are as many draws as the smallest p-value needs to survive its adjustment. Of too few
+    groups no tag is tested.
     """
+    if len(set(groups)) < metrics.LEAST_GROUPS:
+        return []
     changed: dict[str, tuple[int, list[Floats]]] = {}
     for tag in sorted({item for side in (*kept, gold) for items in side for item in items}):
         each = [

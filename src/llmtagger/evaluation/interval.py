@@ -10,7 +10,11 @@ from typing import Any, TypeGuard
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A figure with the ends of its 95 % interval; both are the figure where none is known."""
+    """A figure with the ends of its 95 % interval.
+
+    Where none is known, as of too few products, both are NaN; of a record's they are the figure, so
+    that it can be drawn.
+    """
 
     value: float
     low: float
@@ -28,9 +32,15 @@ class Interval:
             return None
         return cls(*(float(part) * scale for part in parts))
 
-    def record(self) -> dict[str, float]:
-        """For results.json."""
-        return {"value": self.value, "low": self.low, "high": self.high}
+    @property
+    def is_known(self) -> bool:
+        """Whether it has ends."""
+        return finite(self.low) and finite(self.high)
+
+    def record(self) -> dict[str, Any]:
+        """For results.json; ends that are not known are null."""
+        low, high = (self.low, self.high) if self.is_known else (None, None)
+        return {"value": self.value, "low": low, "high": high}
 
 
 def points(value: object) -> str:

@@ -194,15 +194,16 @@ def ask_rule(
     """The smallest margin around the cut that keeps most of what asking adds; 0 if it adds nothing.
 
     `without` and `answered` are the rows' probabilities, each with its own cut. "Adds" means that
-    the interval of the difference in F1 lies above 0.
+    the interval of the difference in F1 lies above 0; of too few products it is as wide as can be.
     """
     boot = metrics.Bootstrap(table.groups.tolist(), seed=seed)
     alone, helped = _counts(table, without >= cuts[0]), _counts(table, answered >= cuts[1])
     added = boot.difference(helped, alone, metrics.f1)
+    low, high = (added.low, added.high) if added.is_known else (-1.0, 1.0)
     gap = np.full(len(table.gold), np.inf)
     np.minimum.at(gap, table.product, np.abs(without - cuts[0]))
     chosen = (0.0, 0.0, 0.0)
-    for margin in _MARGINS if added.low > 0 else ():
+    for margin in _MARGINS if low > 0 else ():
         asked = gap <= margin
         mixed = np.where(asked[:, None], helped, alone)
         gain = float(metrics.f1(mixed.sum(axis=0)) - metrics.f1(alone.sum(axis=0)))
@@ -211,7 +212,7 @@ def ask_rule(
             break
     return AskRule(
         margin=chosen[0],
-        added=(added.value, added.low, added.high),
+        added=(added.value, low, high),
         products=len(table.gold),
         share=chosen[1],
         kept=chosen[2],

@@ -2,7 +2,8 @@
 
 Items are compared as sets (strict): an item is right if gold has it. Intervals are 95 % percentile
 intervals of the bootstrap, drawn over groups, since siblings are not independent (Efron &
-Tibshirani 1993; Field & Welsh 2007 for clusters).
+Tibshirani 1993; Field & Welsh 2007 for clusters). Of few groups there is no interval: drawn again
+and again, a handful of equal products would look certain.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ Record = dict[str, Any]  # of a JSON file
 
 _DRAWS = 1000
 _MACRO_DRAWS = 200  # each is a table of tags
+LEAST_GROUPS = 10  # that an interval needs
 SHOWN = 0.02  # scores below are shown to nobody
 
 
@@ -50,21 +52,32 @@ def f1(totals: Floats) -> Any:
     return 2 * totals[..., 0] / np.maximum(totals[..., 1] + totals[..., 2], 1e-12)
 
 
+def share(part: float, whole: float) -> float | None:
+    """A share, such as the precision of one tag; None of nothing."""
+    return part / whole if whole else None
+
+
 def product_f1(each: Floats) -> Floats:
     """(n,): 1 where nothing was gold and nothing was kept."""
     return np.where(each[:, 1] + each[:, 2] == 0, 1.0, f1(each))
 
 
 class Bootstrap:
-    """Draws of product groups with replacement: the same draws for everything that is compared."""
+    """Draws of product groups with replacement: the same draws for everything that is compared.
 
-    def __init__(self, groups: Sequence[int], *, seed: int, draws: int = _DRAWS) -> None:
+    Intervals have no ends where there are fewer groups than `least`.
+    """
+
+    def __init__(
+        self, groups: Sequence[int], *, seed: int, draws: int = _DRAWS, least: int = LEAST_GROUPS
+    ) -> None:
         self._group = np.unique(np.asarray(groups), return_inverse=True)[1]
         count = int(self._group.max(initial=-1)) + 1
         random = np.random.default_rng(seed)
         shares = np.full(count, 1 / max(count, 1))
         self.weights: NDArray[Any] = random.multinomial(count, shares, size=draws)
         self._count = count
+        self._is_enough = count >= least
 
     def sums(self, rows: Floats) -> Floats:
         """Totals (draws, ...) of per-product rows (n, ...)."""
@@ -76,12 +89,12 @@ class Bootstrap:
 
     def interval(self, rows: Floats, figure: Callable[[Floats], Any]) -> Interval:
         """A figure of summed rows, such as `f1` of counts."""
-        return _interval(float(figure(rows.sum(axis=0))), figure(self.sums(rows)))
+        return self._interval(float(figure(rows.sum(axis=0))), figure(self.sums(rows)))
 
     def difference(self, a: Floats, b: Floats, figure: Callable[[Floats], Any]) -> Interval:
         """The figure of `a` less that of `b`, paired by product."""
         value = float(figure(a.sum(axis=0)) - figure(b.sum(axis=0)))
-        return _interval(value, figure(self.sums(a)) - figure(self.sums(b)))
+        return self._interval(value, figure(self.sums(a)) - figure(self.sums(b)))
 
     def mean(self, values: Floats) -> Interval:
         """The mean of one value a product."""
@@ -107,12 +120,13 @@ class Bootstrap:
         drawn, all_ = np.stack(sums, axis=-1), np.stack(whole, axis=-1)
         present = drawn[..., 1] + drawn[..., 2] > 0
         means = (f1(drawn) * present).sum(axis=1) / np.maximum(present.sum(axis=1), 1)
-        return _interval(float(f1(all_).mean()), means)
+        return self._interval(float(f1(all_).mean()), means)
 
-
-def _interval(value: float, drawn: Floats) -> Interval:
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    return Interval(value, float(low), float(high))
+    def _interval(self, value: float, drawn: Floats) -> Interval:
+        if not self._is_enough:
+            return Interval(value, math.nan, math.nan)
+        low, high = np.percentile(drawn, [2.5, 97.5])
+        return Interval(value, float(low), float(high))
 
 
 def _tag_cells(kept: Items, gold: Items) -> tuple[list[tuple[Any, Any]], int]:
@@ -261,8 +275,8 @@ def per_tag(kept: Items, gold: Items) -> list[dict[str, Any]]:
                 "support": seen["support"],
                 "kept": seen["kept"],
                 "right": seen["right"],
-                "precision": float(precision(row)),
-                "recall": float(recall(row)),
+                "precision": share(seen["right"], seen["kept"]),
+                "recall": share(seen["right"], seen["support"]),
                 "f1": float(f1(row)),
             }
         )

@@ -14,6 +14,7 @@ from markupsafe import Markup
 from llmtagger.evaluation import plots
 from llmtagger.evaluation.glossary import SIGNALS
 from llmtagger.evaluation.interval import Interval, finite, points
+from llmtagger.evaluation.metrics import LEAST_GROUPS
 from llmtagger.evaluation.plots import Line, Point, Row
 from llmtagger.evaluation.verdicts import in_english, sentences
 
@@ -189,8 +190,9 @@ def _environment() -> Environment:
         "kept": kept,
         "system": name_of,
         "interval": Interval.of,
+        "has_ends": _has_ends,
     }
-    environment.globals |= {"METRICS": METRICS, "MARKS": OUTCOMES}
+    environment.globals |= {"METRICS": METRICS, "MARKS": OUTCOMES, "LEAST_GROUPS": LEAST_GROUPS}
     return environment
 
 
@@ -221,6 +223,11 @@ def _verdict(best: JSON | None) -> str | None:
     if best is None or difference is None:
         return None
     baseline = f"the best baseline, {name_of(best['name'])}"
+    if not _has_ends(best["difference"]):
+        return (
+            f"Too few products for a verdict: F1 {points(difference.value)} points against "
+            f"{baseline}. At least {LEAST_GROUPS} products that are not alike are needed."
+        )
     value, low, high = map(points, (difference.value, difference.low, difference.high))
     interval = f"(95% interval {low} to {high})"
     if difference.low > 0:
@@ -228,6 +235,11 @@ def _verdict(best: JSON | None) -> str | None:
     if difference.high < 0:
         return f"Worse than {baseline}: F1 {value} points {interval}."
     return f"Too close to call: F1 {value} points against {baseline} {interval}."
+
+
+def _has_ends(raw: object) -> bool:
+    """Whether a figure was measured on enough products for an interval."""
+    return isinstance(raw, Mapping) and finite(raw["low"])
 
 
 def _headline_plot(systems: Sequence[JSON]) -> Markup | None:

@@ -28,13 +28,14 @@ def _sample(
     answered: TaggedProduct | None,
     place: int | None,
 ) -> Record:
-    product = tagged.product
+    product, gold = tagged.product, outcome.gold[row]
     scores = outcome.scores["system"][row]
-    shown = [
+    named = (
         (outcome.judge.item(product, item.tag.name) or item.tag.name, item)
         for item in tagged.scored.items
-        if item.score >= SHOWN
-    ]
+    )
+    # A missed tag is worth its line, however low it scored.
+    shown = [(name, item) for name, item in named if item.score >= SHOWN or name in gold]
     kept = {name: sorted(each[row]) for name, each in outcome.kept.items() if name != "llm_only"}
     if place is not None and "llm_only" in outcome.kept:
         kept["llm_only"] = sorted(outcome.kept["llm_only"][place])
@@ -45,10 +46,12 @@ def _sample(
         "lang": product.lang,
         "category": product.category,
         "title": product.title,
-        "gold": sorted(outcome.gold[row]),
+        "gold": sorted(gold),
         "unjudged": sorted(outcome.gold_set.unjudged.get(product.id, ())),
         "kept": kept,
-        "scores": {"system": {i: round(s, 4) for i, s in scores.items() if s >= SHOWN}},
+        "scores": {
+            "system": {i: round(s, 4) for i, s in scores.items() if s >= SHOWN or i in gold}
+        },
         "signals": {name: _rounded(each.evidence.signals) for name, each in shown},
         "contributions": {name: _rounded(each.evidence.contributions) for name, each in shown},
         "neighbours": list(

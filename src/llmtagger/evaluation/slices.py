@@ -43,8 +43,8 @@ def per_key(outcome: Outcome) -> list[Record]:
         {
             "key": key,
             "support": int(total[2]),
-            "precision": float(metrics.precision(total)),
-            "recall": float(metrics.recall(total)),
+            "precision": metrics.share(total[0], total[1]),
+            "recall": metrics.share(total[0], total[2]),
             "f1": float(metrics.f1(total)),
         }
         for key, total in sorted(totals.items(), key=lambda pair: (-pair[1][2], pair[0]))
@@ -71,12 +71,10 @@ def _sliced(outcome: Outcome, boot: Bootstrap, names: Sequence[str]) -> list[Rec
     for name, count in Counter(names).most_common(_SLICES):
         inside = np.array([other == name for other in names])
         rows = np.where(inside[:, None], each, 0.0)
-        figure: Record = dict(boot.interval(rows, metrics.f1).record())
-        if (
-            len({group for group, here in zip(outcome.test.groups, inside, strict=True) if here})
-            < 2
-        ):
-            figure |= {"low": None, "high": None}  # drawn again and again, it is always itself
+        figure: Record = boot.interval(rows, metrics.f1).record()
+        groups = {group for group, here in zip(outcome.test.groups, inside, strict=True) if here}
+        if len(groups) < metrics.LEAST_GROUPS:
+            figure |= {"low": None, "high": None}
         found.append({"slice": name, "products": count, "micro_f1": figure})
     return found
 
@@ -95,8 +93,8 @@ def _by_frequency(outcome: Outcome) -> list[Record]:
                 {
                     "slice": _range(low, ((low, high + 1),)),
                     "support": int(total[2]),
-                    "recall": float(metrics.recall(total)),
-                    "precision": float(metrics.precision(total)),
+                    "recall": metrics.share(total[0], total[2]),
+                    "precision": metrics.share(total[0], total[1]),
                 }
             )
     return found

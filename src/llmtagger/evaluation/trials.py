@@ -172,10 +172,11 @@ def cell_of(
     """A result beside the gold of its product; `gold` is None where nobody has judged it."""
     found = dict[str, Shown]()
     places = {item.tag.id for item in cut.place(tagged, as_new=True).kept}
+    right = {judge.written(tag) for tag in gold or ()}
     for item in tagged.scored.items:
         kept = item.tag.id in places
         name = judge.written(item.tag.name)
-        if (kept or item.evidence.chosen) and name not in found:
+        if (kept or item.evidence.chosen or name in right) and name not in found:
             why = explain(item.evidence)
             found[name] = Shown(name, "unjudged", kept, item.evidence.chosen, item.score, why)
     answer = tagged.completion
@@ -206,8 +207,9 @@ def judged(cell: Cell, judge: Judge, gold: Sequence[str] | None) -> Cell:
     held = [replace(tag, name=judge.written(tag.name)) for tag in cell.tags]
     said = [replace(tag, outcome=outcome(tag)) for tag in held if tag.kept or tag.chosen]
     names = {tag.name for tag in said}
+    low = {tag.name: tag for tag in held if tag.name not in names}
     missed = [
-        Shown(name, "missed")
+        replace(low.get(name, Shown(name, "missed")), outcome="missed")
         for name in dict.fromkeys(map(judge.written, gold or ()))
         if name not in names
     ]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from llmtagger.evaluation.interval import points
+from llmtagger.evaluation.metrics import LEAST_GROUPS
 
 UNCLEAR = "too close to call"  # an interval that holds zero
 
@@ -15,6 +16,11 @@ _BETTER = "{winner} is better: F1 {value} points (95% interval {low} to {high}).
 _UNCLEAR = (
     "Too close to call: from {a} to {b} F1 changes by {value} points (95% interval {low} to "
     "{high}). More products may show a difference."
+)
+
+_FEW = (
+    "Too few products for a verdict: from {a} to {b} F1 changes by {value} points. At least "
+    "{least} products that are not alike are needed."
 )
 
 # A text with `{names}`, which the studio translates, and their values.
@@ -33,6 +39,9 @@ def sentences(
         return [*said, (_SILENT, {})] if is_silent else said
     figure = found["micro_f1"]["difference"]
     value, low, high = (figure[part] for part in ("value", "low", "high"))
+    if low is None:
+        few = {"a": a, "b": b, "value": points(value), "least": LEAST_GROUPS}
+        return [(_FEW, few)]
     better = winner(found, a, b)
     if better == a:  # told from the winner's side
         value, low, high = -value, -high, -low

@@ -208,6 +208,6 @@ def _row(cell: str, *texts: str) -> None:
             text(cell, said)
 
 
-def _points(difference: dict[str, float]) -> str:
+def _points(difference: Record) -> str:
     value, low, high = (points(difference[part]) for part in ("value", "low", "high"))
-    return f"{value} [{low},\u00a0{high}]"
+    return f"{value} [–]" if difference["low"] is None else f"{value} [{low},\u00a0{high}]"

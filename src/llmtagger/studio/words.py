@@ -194,6 +194,13 @@ _ZH = {
         "难分高下：从 {a} 到 {b}，F1 变化 {value} 个百分点（95% 区间为 {low} 到 {high}）。更多商品"
         "或许能看出差异。"
     ),
+    (
+        "Too few products for a verdict: from {a} to {b} F1 changes by {value} points. At least "
+        "{least} products that are not alike are needed."
+    ): (
+        "商品太少，无法判断：从 {a} 到 {b}，F1 变化 {value} 个百分点。至少需要 {least} 件互不相似的"
+        "商品。"
+    ),
     "Tags kept": "采用的标签",
     "The model alone": "仅模型",
     "Tokens of a prompt": "提示词的词元数",
