@@ -382,7 +382,7 @@ def test_report_has_all_sections(tmp_path: Path) -> None:
         (
             {"value": 0.2, "low": None, "high": None},
             "Too few products for a verdict: F1 +20.0 points against the best baseline, TF-IDF + "
-            "linear. At least 10 products that are not alike are needed.",
+            "linear. At least 10 different products are needed.",
         ),
     ],
     ids=["above", "below", "no difference", "few products"],

@@ -484,10 +484,24 @@ def test_no_difference_is_said_in_a_sentence(workspace: Workspace) -> None:
 
 
 def test_only_what_is_better_is_offered_loudly(workspace: Workspace) -> None:
+    words = [
+        "mug",
+        "wallet",
+        "lamp",
+        "kettle",
+        "scarf",
+        "pillow",
+        "bicycle",
+        "guitar",
+        "ladder",
+        "compass",
+    ]
+    workspace.products = tuple(Product(word, f"new {word}", tags=(word,)) for word in words)
     for version, template in (("tag.v1", V1), ("tag.v2", V2)):
         for product in workspace.products:
-            kept = product.tags or () if version == "tag.v2" else ("wrong one",)
-            record = cell_record(cell(product.id, version, *kept))
+            name = product.id if version == "tag.v2" else "wrong one"
+            shown = Shown(name, "unjudged", kept=True, score=0.9)
+            record = cell_record(Cell(product, version, (shown,), judged=True))
             workspace.shelf.keep_cell(workspace._basis(template), product.id, record)
     workspace.shelf.keep_view("verdict", {"a": "tag.v1", "b": "tag.v2"})
 
@@ -631,7 +645,7 @@ def test_the_pace_is_measured_after_the_first_answer() -> None:
 def test_the_verdict(tried: Workspace) -> None:
     async def walk(user: User) -> None:
         await user.open("/verdict")
-        await user.should_see("Too close to call", retries=50)
+        await user.should_see("Too few products for a verdict", retries=50)
         await user.should_see("4 products.")
 
     tried.shelf.keep_view("verdict", {"a": "tag.v1", "b": "tag.v2"})
@@ -667,7 +681,9 @@ def words() -> tuple[set[str], set[str]]:
 
 
 # What is said by a name: roles of messages, states of gold, sentences of a verdict.
-SENTENCES = {verdicts._SAME, verdicts._SILENT, verdicts._BETTER, verdicts._UNCLEAR}
+SENTENCES = {
+    *(verdicts._SAME, verdicts._SILENT, verdicts._BETTER, verdicts._UNCLEAR, verdicts._FEW)
+}
 SAID_BY_NAME = {"System", "User", *(state.value for state in State), *SENTENCES}
 
 

@@ -46,7 +46,7 @@ def test_of_a_few_products_there_is_no_verdict() -> None:
     difference["micro_f1"]["difference"] |= {"low": None, "high": None}
     assert in_english(sentences(difference, "v1", "v2")) == (
         "Too few products for a verdict: from v1 to v2 F1 changes by +20.0 points. At least 10 "
-        "products that are not alike are needed."
+        "different products are needed."
     )
     assert winner(difference, "v1", "v2") is None
 

@@ -226,7 +226,7 @@ def _verdict(best: JSON | None) -> str | None:
     if not _has_ends(best["difference"]):
         return (
             f"Too few products for a verdict: F1 {points(difference.value)} points against "
-            f"{baseline}. At least {LEAST_GROUPS} products that are not alike are needed."
+            f"{baseline}. At least {LEAST_GROUPS} different products are needed."
         )
     value, low, high = map(points, (difference.value, difference.low, difference.high))
     interval = f"(95% interval {low} to {high})"

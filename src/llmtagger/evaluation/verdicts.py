@@ -20,7 +20,7 @@ _UNCLEAR = (
 
 _FEW = (
     "Too few products for a verdict: from {a} to {b} F1 changes by {value} points. At least "
-    "{least} products that are not alike are needed."
+    "{least} different products are needed."
 )
 
 # A text with `{names}`, which the studio translates, and their values.

@@ -196,7 +196,7 @@ _ZH = {
     ),
     (
         "Too few products for a verdict: from {a} to {b} F1 changes by {value} points. At least "
-        "{least} products that are not alike are needed."
+        "{least} different products are needed."
     ): (
         "商品太少，无法判断：从 {a} 到 {b}，F1 变化 {value} 个百分点。至少需要 {least} 件互不相似的"
         "商品。"
