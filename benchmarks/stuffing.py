@@ -1,6 +1,6 @@
 """What a wrong tag gains that somebody names in a product's text, and what honest mentions lose.
 
-    python benchmarks/stuffing.py DATA_ROOT [--set NAME]... [--products 300] [--seed 7]
+    python benchmarks/stuffing.py DATA_ROOT [--set NAME...] [--products 300] [--seed 7]
 
 An index is built of the train side of each gold set. Into each test product a tag is written that
 the product does not have, drawn at random from the vocabulary, in each of several wordings. The
@@ -12,39 +12,22 @@ tags that stand literally in the untouched text and are kept.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
+from held_out import CARDS, Scoring, Side, options, prepare, scorings, shortlists
 
-from llmtagger.backends import index_writer
-from llmtagger.backends.encoders import TEXT_LIMIT, choose_encoder, load_encoder
-from llmtagger.backends.folders import cache_dir
-from llmtagger.backends.index_folder import CatalogueIndex
-from llmtagger.config import Settings
-from llmtagger.datatypes import ParsedTags, Product, ScoredTags, Shortlist, Tag
-from llmtagger.evaluation import splitting
-from llmtagger.evaluation.gold import GoldSet, load_gold
-from llmtagger.evaluation.judging import Judge
-from llmtagger.evaluation.learning import calibrate
-from llmtagger.evaluation.remembering import RememberingEncoder
-from llmtagger.injection import guard_product, guard_shortlist
-from llmtagger.pipeline import BATCH, catalogue_retriever
-from llmtagger.scorers import learned_scorer
-from llmtagger.stages.scoring import WeightedScorer
-from llmtagger.templates import default_template, find_template
+from llmtagger.datatypes import Product, Shortlist, Tag
+from llmtagger.evaluation.gold import load_gold
 from llmtagger.vocabulary import surfaces
 
 SETS = ("flipkart_cat_en", "shopify_store_freetags_en", "openbg_zh")
-CARDS = Path(__file__).parents[1] / "eval" / "datasets"
 LISTED = 30  # tags in a list of them
-SETTINGS = Settings()
 
 Stuff = Callable[[Product, str, Sequence[str]], Product]  # a product, a name, other tags' names
 
@@ -80,36 +63,11 @@ WORDINGS: Mapping[str, Stuff] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
-    """An index of labelled products, and products to test on."""
-
-    index: CatalogueIndex
-    judge: Judge
-    groups: tuple[int, ...]
-    test: tuple[Product, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Stuffed:
     """A test product with a tag that it does not have, by wording."""
 
     tag: Tag
     texts: Mapping[str, Product]
-
-
-def prepare(gold: GoldSet, folder: Path, *, test: int, seed: int) -> Side:
-    """Split by groups as the evaluation does, and index the train side."""
-    texts = [product.text()[:TEXT_LIMIT] for product in gold.products]
-    encoder = RememberingEncoder(load_encoder(choose_encoder(texts)))
-    vectors = encoder.encode_kept(texts, cache_dir() / "evaluation" / "vectors")
-    near = SETTINGS.retrieval.near_duplicate
-    groups = splitting.groups(gold.products, vectors, near_duplicate=near)
-    parts = splitting.split(groups, test=min(test, len(texts) // 3), seed=seed)
-    train = [gold.products[at] for at in parts.train]
-    index = index_writer.build(train, folder / "index", encoder)
-    judge = Judge(index.vocabulary, unjudged=gold.unjudged, alternatives=gold.alternatives)
-    chosen = [gold.products[at] for at in parts.test[:test]]
-    return Side(index, judge, tuple(groups[at] for at in parts.train), tuple(chosen))
 
 
 def stuffed(side: Side, *, seed: int) -> list[Stuffed]:
@@ -129,44 +87,6 @@ def stuffed(side: Side, *, seed: int) -> list[Stuffed]:
         texts = {key: stuff(product, name, listed) for key, stuff in WORDINGS.items()}
         found.append(Stuffed(wrong, texts))
     return found
-
-
-def shortlists(side: Side, products: Iterable[Product]) -> list[tuple[Product, Shortlist]]:
-    """What `tag --llm never` finds for each product before it is scored."""
-    retriever = catalogue_retriever(side.index, SETTINGS, leave_out_siblings=True)
-    found = []
-    remaining = iter(products)
-    while batch := list(islice(remaining, BATCH)):
-        read = [guard_product(product)[0] for product in batch]
-        lists = map(guard_shortlist, retriever.retrieve(read))
-        found += list(zip(read, lists, strict=True))
-    return found
-
-
-@dataclass(frozen=True, slots=True)
-class Scoring:
-    """A scorer with its threshold."""
-
-    scorer: WeightedScorer
-    threshold: float
-
-    def kept(self, product: Product, shortlist: Shortlist) -> frozenset[str]:
-        """The ids of the tags that are kept."""
-        scored: ScoredTags = self.scorer.score(product, shortlist, ParsedTags())
-        return frozenset(item.tag.id for item in scored.at(self.threshold))
-
-
-def scorings(side: Side, gold: GoldSet) -> dict[str, Scoring]:
-    """The default weights, and those that are fitted to the train side."""
-    template = find_template(default_template(gold.kind))
-    learnt = calibrate(
-        side.index, template, SETTINGS, None, ask=0, judge=side.judge, groups=side.groups
-    )  # fmt: skip
-    fitted = learnt.calibration
-    return {
-        "default": Scoring(WeightedScorer(), SETTINGS.scoring.threshold),
-        "calibrated": Scoring(learned_scorer(fitted), fitted.unasked.threshold),
-    }
 
 
 def honest(side: Side, scoring: Scoring, plain: Sequence[tuple[Product, Shortlist]]) -> float:
@@ -205,13 +125,8 @@ def measure(name: str, root: Path, *, products: int, seed: int) -> dict[str, dic
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("root", type=Path)
-    parser.add_argument("--set", action="append", dest="sets")
-    parser.add_argument("--products", type=int, default=300)
-    parser.add_argument("--seed", type=int, default=7)
-    chosen = parser.parse_args()
-    for name in chosen.sets or SETS:
+    chosen = options(__doc__, SETS, products=300).parse_args()
+    for name in chosen.sets:
         found = measure(name, chosen.root, products=chosen.products, seed=chosen.seed)
         for way, figures in found.items():
             shown = {key: round(value, 3) for key, value in figures.items()}

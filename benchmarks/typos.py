@@ -1,6 +1,6 @@
 """What misspelt words cost, and what reading them as mentions wins back.
 
-    python benchmarks/typos.py DATA_ROOT [--set NAME]... [--products 200] [--seed 7]
+    python benchmarks/typos.py DATA_ROOT [--set NAME...] [--products 200] [--seed 7]
     python benchmarks/typos.py DATA_ROOT --fit
 
 An index is built of the train side of a gold set. In a share of the words of titles and
@@ -15,7 +15,6 @@ being what they are. A fourth of the products each has 0, 5, 10 and 20 % of typo
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
 import tempfile
@@ -28,7 +27,7 @@ from pathlib import Path
 import numpy as np
 from default_weights import ROWS, SCORED
 from default_weights import SETS as FITTED
-from stuffing import CARDS, SETTINGS, Scoring, Side, prepare, scorings, shortlists
+from held_out import CARDS, SETTINGS, Scoring, Side, options, prepare, scorings, shortlists
 
 from llmtagger.backends import index_writer
 from llmtagger.backends.index_folder import CatalogueIndex
@@ -190,20 +189,15 @@ def rows(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("root", type=Path)
-    parser.add_argument("--set", action="append", dest="sets")
-    parser.add_argument("--products", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=7)
+    parser = options(__doc__, SETS, products=200)
     parser.add_argument("--fit", action="store_true")
     chosen = parser.parse_args()
     if chosen.fit:
         lines = fit(chosen.root, seed=chosen.seed)
     else:
-        sets = chosen.sets or SETS
         lines = (
             row
-            for name in sets
+            for name in chosen.sets
             for row in measure(name, chosen.root, products=chosen.products, seed=chosen.seed)
         )
     for line in lines:

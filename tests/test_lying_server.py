@@ -29,9 +29,8 @@ Make = Callable[..., VllmGenerator]
 
 @pytest.fixture
 def server() -> Iterator[FakeServer]:
-    fake = FakeServer()
-    yield fake
-    fake.down()
+    with FakeServer() as fake:
+        yield fake
 
 
 @pytest.fixture

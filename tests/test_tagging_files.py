@@ -12,17 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.example_index import EXAMPLES, build_examples
 
-from llmtagger.backends.fakes import HashingEncoder
-from llmtagger.backends.index_writer import build
-from llmtagger.catalog import read_catalog
 from llmtagger.config import EngineSettings, ScoringSettings, Settings
 from llmtagger.datatypes import TaggedProduct
 from llmtagger.errors import ConfigError, RunError
 from llmtagger.runs import Journal
 from llmtagger.tagging import Change, RunSummary, TagJob, dry_run, preview, run
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
 Record = dict[str, Any]
 
 
@@ -46,12 +43,7 @@ class Silent:
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("built")
-    lines = (EXAMPLES / "catalogue.jsonl").read_text("utf-8").splitlines(keepends=True)[:60]
-    (folder / "some.jsonl").write_text("".join(lines), "utf-8")
-    products = read_catalog(folder / "some.jsonl", rejected=lambda row: pytest.fail(row.reason))
-    build(products, folder / "index", HashingEncoder())
-    return folder / "index"
+    return build_examples(tmp_path_factory.mktemp("built"))
 
 
 def _products(count: int) -> list[Record]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.example_index import EXAMPLES, build_examples
 
 from llmtagger import tagging
 from llmtagger.asking import Asked
@@ -18,7 +19,6 @@ from llmtagger.backends.fakes import FakeGenerator, HashingEncoder
 from llmtagger.backends.index_folder import open_index
 from llmtagger.backends.index_writer import build
 from llmtagger.calibration import AskRule, Calibration, Fitted, Promise
-from llmtagger.catalog import read_catalog
 from llmtagger.config import EngineSettings, Settings
 from llmtagger.datatypes import TaggedProduct
 from llmtagger.errors import ConfigError, RunError
@@ -26,7 +26,6 @@ from llmtagger.stages.scoring import WARM
 from llmtagger.tagging import RunSummary, TagJob, run
 from llmtagger.templates import find_template
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
 NEW = 12
 Record = dict[str, Any]
 
@@ -79,12 +78,7 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An index of some of the examples, without a learned scorer."""
-    folder = tmp_path_factory.mktemp("built")
-    lines = (EXAMPLES / "catalogue.jsonl").read_text("utf-8").splitlines(keepends=True)[:60]
-    (folder / "some.jsonl").write_text("".join(lines), "utf-8")
-    products = read_catalog(folder / "some.jsonl", rejected=lambda row: pytest.fail(row.reason))
-    build(products, folder / "index", HashingEncoder())
-    return folder / "index"
+    return build_examples(tmp_path_factory.mktemp("built"))
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -84,6 +84,12 @@ class FakeServer:
         self.port = 0
         self.up()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.down()
+
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
@@ -129,16 +135,14 @@ class FakeServer:
 
 @pytest.fixture
 def server() -> Iterator[FakeServer]:
-    fake = FakeServer()
-    yield fake
-    fake.down()
+    with FakeServer() as fake:
+        yield fake
 
 
 @pytest.fixture
 def other() -> Iterator[FakeServer]:
-    fake = FakeServer()
-    yield fake
-    fake.down()
+    with FakeServer() as fake:
+        yield fake
 
 
 @pytest.fixture

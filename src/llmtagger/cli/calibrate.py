@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llmtagger.cli.console import stderr
-from llmtagger.cli.options import ConfigFile, Endpoints, IndexFolder
+from llmtagger.cli.options import ConfigFile, Endpoints, IndexFolder, PromptName
 
 if TYPE_CHECKING:
     from llmtagger.calibration import Calibration
@@ -30,9 +30,7 @@ def calibrate(
     ask: Annotated[
         int, typer.Option(min=20, help="How many labelled products to ask the model about.")
     ] = _ASKED,
-    prompt: Annotated[
-        str | None, typer.Option(help="A prompt's name or a .jinja file.  [default: by the index]")
-    ] = None,
+    prompt: PromptName = None,
     limit: Annotated[
         int | None, typer.Option(min=20, help="Use only N labelled products, drawn at random.")
     ] = None,

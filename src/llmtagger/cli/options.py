@@ -19,6 +19,9 @@ ModelName = Annotated[
     str, typer.Option(help="auto, a folder, or a Hugging Face id; a name with --endpoint.")
 ]
 Endpoints = Annotated[list[str] | None, typer.Option(help="A vLLM server to use; repeatable.")]
+PromptName = Annotated[
+    str | None, typer.Option(help="A prompt's name or a .jinja file.  [default: by the index]")
+]
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", help="Settings file.  [default: llmtagger.toml if there]")
 ]

@@ -10,7 +10,7 @@ import typer
 
 from llmtagger.cli.console import complain, marked, stderr, stdout, write, write_json
 from llmtagger.cli.exits import ExitCode
-from llmtagger.cli.options import ConfigFile, Endpoints, IndexFolder, Mapped, ModelName
+from llmtagger.cli.options import ConfigFile, Endpoints, IndexFolder, Mapped, ModelName, PromptName
 
 AskMode = Literal["auto", "always", "never"]  # as in `scorers`, which is not loaded for --help
 
@@ -51,9 +51,7 @@ def tag(
     adapter: Annotated[
         str | None, typer.Option(metavar="NAME|none", help="A tuned one.  [default: the live one]")
     ] = None,
-    prompt: Annotated[
-        str | None, typer.Option(help="A prompt's name or a .jinja file.  [default: by the index]")
-    ] = None,
+    prompt: PromptName = None,
     threshold: Annotated[
         float | None, typer.Option(min=0, max=1, help="Keep tags from this score on.")
     ] = None,

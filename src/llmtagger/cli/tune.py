@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llmtagger.cli.console import marked, stderr
-from llmtagger.cli.options import ConfigFile, IndexFolder
+from llmtagger.cli.options import ConfigFile, IndexFolder, PromptName
 
 if TYPE_CHECKING:
     from llmtagger.adapters import Adapter
@@ -24,9 +24,7 @@ def tune(
     base: Annotated[
         str, typer.Option(metavar="NAME|PATH", help="auto, a folder, or a Hugging Face id.")
     ] = "auto",
-    prompt: Annotated[
-        str | None, typer.Option(help="A prompt's name or a .jinja file.  [default: by the index]")
-    ] = None,
+    prompt: PromptName = None,
     limit: Annotated[
         int | None, typer.Option(min=1, help="Learn from at most N products, drawn at random.")
     ] = None,
