@@ -19,6 +19,7 @@ from scipy.sparse import csr_matrix
 from xdist.scheduler import LoadScopeScheduling
 
 from llmtagger.backends.fakes import HashingEncoder
+from llmtagger.cli.console import stderr, stdout
 from llmtagger.datatypes import Product, Tag, TagKind
 from llmtagger.experts.panel import Panel
 from llmtagger.normalise import is_han, loosen
@@ -77,7 +78,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def clean_environment(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: Any
 ) -> None:
-    """No settings from outside; state and caches in a temporary folder. Live tests keep both."""
+    """No settings from outside; state and caches in a temporary folder. Live tests keep both.
+
+    The consoles are made again, since a console reads the terminal's width only once.
+    """
+    stderr.cache_clear()
+    stdout.cache_clear()
     if _is_live(request):
         return
     for name in [name for name in os.environ if name.startswith("LLMTAGGER_")]:

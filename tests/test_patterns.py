@@ -209,17 +209,16 @@ def functions(tree: ast.AST) -> Iterator[tuple[ast.FunctionDef, list[ast.Call]]]
 
 
 @cache
-def methods() -> Mapping[str, frozenset[str]]:
-    """By a variable's name, the methods of patterns that are called of it anywhere."""
+def methods(module: str) -> Mapping[str, frozenset[str]]:
+    """By a variable's name, the methods of patterns that a module calls of it."""
     found: dict[str, set[str]] = {}
-    for path in SOURCE.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if (
-                isinstance(node, ast.Attribute)
-                and isinstance(node.value, ast.Name)
-                and node.attr in METHODS
-            ):
-                found.setdefault(node.value.id, set()).add(node.attr)
+    for node in ast.walk(trees()[module]):
+        if (
+            isinstance(node, ast.Attribute)
+            and isinstance(node.value, ast.Name)
+            and node.attr in METHODS
+        ):
+            found.setdefault(node.value.id, set()).add(node.attr)
     return {name: frozenset(each) for name, each in found.items()}
 
 
@@ -249,7 +248,7 @@ def patterns() -> Sequence[Found]:
     for name, tree in trees().items():
         module = importlib.import_module(name)
         for variable, value in vars(module).items():
-            used = methods().get(variable, frozenset())
+            used = methods(name).get(variable, frozenset())
             found += [Found(f"{name}.{variable}", each, used) for each in within(value)]
         found += _in_functions(module, tree)
     unique = {(each.pattern.pattern, each.methods): each for each in found}

@@ -169,7 +169,7 @@ def test_the_tutorial_from_a_first_look_to_a_promoted_prompt(studio: Studio, pag
     page.wait_for_selector(".matrix .chip", timeout=ANSWERS)
     page.wait_for_function("() => document.querySelectorAll('.matrix .chip').length > 20",
                            timeout=ANSWERS)  # fmt: skip
-    page.get_by_role("button", name=named("Cancel")).wait_for(state="hidden", timeout=ANSWERS)
+    button(page, named("Cancel")).wait_for(state="hidden", timeout=ANSWERS)
     button(page, named("More filters")).click()
     rows = page.locator(".matrix tbody tr[class]").count()
     page.get_by_role("checkbox", name=named("Only wrong")).click()
@@ -184,7 +184,7 @@ def test_the_tutorial_from_a_first_look_to_a_promoted_prompt(studio: Studio, pag
     page.wait_for_selector("text=changed and kept")
     button(page, "Ask the model").click()
     page.wait_for_selector("th:has-text('tag.draft')", timeout=ANSWERS)
-    page.get_by_role("button", name="Cancel").wait_for(state="hidden", timeout=ANSWERS)
+    button(page, "Cancel").wait_for(state="hidden", timeout=ANSWERS)
     button(page, named("Save as a version")).click()
     page.get_by_label("Why is there a new version?").fill("shoppers come first")
     button(page, named("Save")).click()
@@ -199,7 +199,7 @@ def test_the_tutorial_from_a_first_look_to_a_promoted_prompt(studio: Studio, pag
     choose(page, "Products", "10")  # which the steps before have asked about
     button(page, named("Compare")).click()
     page.wait_for_selector(".verdict", timeout=ANSWERS)
-    page.get_by_role("button", name="Cancel").wait_for(state="hidden", timeout=ANSWERS)
+    button(page, "Cancel").wait_for(state="hidden", timeout=ANSWERS)
     said = page.locator(".verdict").inner_text()
     assert "points" in said or "same tags on all 10 products" in said
     button(page, "Make tag.v3 live").click()
@@ -264,7 +264,7 @@ def test_a_restart_finds_everything_as_it_was(studio: Studio, page: Page) -> Non
     page.goto(studio.at())
     button(page, "Ask the model").click()
     page.wait_for_selector(".matrix .chip", timeout=ANSWERS)
-    page.get_by_role("button", name="Cancel").wait_for(state="hidden", timeout=ANSWERS)
+    button(page, "Cancel").wait_for(state="hidden", timeout=ANSWERS)
     button(page, "中文").click()
     page.wait_for_selector("text=询问模型")
     tags = page.locator(".matrix .chip").all_inner_texts()

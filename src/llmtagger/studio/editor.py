@@ -86,7 +86,7 @@ class Editor:
                     ui.button(say("Save as a version"), on_click=self._save_sheet).props(
                         "unelevated no-caps"
                     ).mark("save")
-                    self._discard = ui.button(say("Discard draft"), on_click=self._ask_to_drop)
+                    self._discard = ui.button(say("Discard draft"), on_click=self._drop)
                     self._discard.props("flat no-caps").mark("drop")
             with ui.element("section").classes("pane"):
                 text("h2", say("What the model reads for this product"))
@@ -306,16 +306,14 @@ class Editor:
             )
         ).classes("cost")
 
-    def _ask_to_drop(self) -> None:
+    async def _drop(self) -> None:
         say = self._frame.say
-        self._frame.confirm(
+        if not await self._frame.confirmed(
             say("Discard the draft?"),
             say("What was changed since {version} is lost.", version=self._parent.name),
             say("Discard draft"),
-            self._drop,
-        )
-
-    def _drop(self) -> None:
+        ):
+            return
         self._workspace.shelf.drop_draft(self._parent.name, self._tab)
         self._put(self._parent)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
@@ -17,7 +17,6 @@ from llmtagger.studio.words import LANGUAGES, translated
 from llmtagger.studio.workspace import Workspace
 
 PAGES = {"/": "Matrix", "/edit": "Edit", "/verdict": "Verdict", "/gold": "Gold"}
-Action = Callable[[], Awaitable[None] | None]
 _LOOK = "look"  # the shelf's name for language and colours
 
 
@@ -63,22 +62,23 @@ class Frame:
         """Say that something was done."""
         ui.notify(text, type="positive", position="bottom")
 
-    def confirm(self, question: str, detail: str, yes: str, action: Action) -> None:
-        """Do something that cannot be undone, once a person has confirmed it."""
+    async def confirmed(self, question: str, detail: str, yes: str) -> bool:
+        """Whether a person confirms what cannot be undone.
+
+        What follows runs in the caller's place on the page, since the dialog's own is gone by then.
+        """
         with ui.dialog() as sheet, ui.card().classes("sheet"):
             text("h1", question)
             ui.label(detail).classes("facts")
-
-            async def act() -> None:
-                sheet.close()
-                if (waiting := action()) is not None:
-                    await waiting
-
             with ui.row().classes("w-full justify-end"):
-                ui.button(self.say("Cancel"), on_click=sheet.close).props("flat no-caps autofocus")
-                ui.button(yes, on_click=act).props("unelevated no-caps").mark("confirm")
+                ui.button(self.say("Cancel"), on_click=lambda: sheet.submit(False)).props(
+                    "flat no-caps autofocus"
+                )
+                ui.button(yes, on_click=lambda: sheet.submit(True)).props(
+                    "unelevated no-caps"
+                ).mark("confirm")
         sheet.on("hide", sheet.delete)
-        sheet.open()
+        return bool(await sheet)
 
 
 @contextmanager

@@ -139,12 +139,12 @@ class GoldView:
         if not reviewed:
             self._frame.done(say("No product is reviewed. Say of one that its list is complete."))
             return
-        self._frame.confirm(
+        if await self._frame.confirmed(
             say("Approve all {count} reviewed products?", count=len(reviewed)),
             say("Their tags become labels of the index. This cannot be undone here."),
             say("Approve"),
-            lambda: self._approve_them(reviewed),
-        )
+        ):
+            await self._approve_them(reviewed)
 
     async def _approve_them(self, chosen: list[str]) -> None:
         say = self._frame.say
