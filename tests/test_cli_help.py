@@ -123,7 +123,7 @@ def test_shown_results_are_cut_as_those_that_are_written() -> None:
     assert [line[:10].strip() for line in shown.splitlines() if " 0." in line] == [
         "first", "? second", "? dim"
     ]  # fmt: skip
-    assert "? marks a tag for review: over the limit, below the threshold." in shown
+    assert "? marks a tag for review (over the limit, below the threshold)." in shown
 
 
 def test_results_end_with_a_legend() -> None:

@@ -5,11 +5,13 @@ Pages that ask a model are run in tests/live/test_docs.py, with the real server.
 
 from __future__ import annotations
 
+import html
 import re
 import tomllib
 from pathlib import Path
 
 import pytest
+from rich.cells import cell_len
 from tools import cli_reference
 from tools.run_docs import (
     Block,
@@ -25,6 +27,7 @@ from tools.run_docs import (
 )
 
 from llmtagger import __version__
+from llmtagger.cli import results
 from llmtagger.config import LiveSettings, Settings
 from llmtagger.datatypes import TagKind
 from llmtagger.templates import live_template
@@ -44,6 +47,18 @@ OFFLINE = [page for page in PAGES if runnable(read(page)) and not needs_model(re
 def test_the_blocks_of_a_page_run(page: Path, tmp_path: Path) -> None:
     prepare(tmp_path)
     run_page(str(page), read(page), tmp_path)
+
+
+def test_the_picture_of_the_terminal_is_as_results_are_shown() -> None:
+    """With the legend; and a Chinese character is two cells wide, so that none hides the next."""
+    picture = read(Path("docs/terminal.svg"))
+    texts = re.findall(r'<text [^>]*textLength="([\d.]+)"[^>]*>([^<]+)</text>', picture)
+    said = [(float(length), html.unescape(text)) for length, text in texts]
+    lines = " ".join(text.replace("\xa0", " ") for _, text in said)
+    assert results.LEGEND.strip() in lines
+    assert "? marks a tag for review (" in lines
+    assert any(not text.isascii() and cell_len(text) > len(text) for _, text in said)
+    assert all(length == pytest.approx(12.2 * cell_len(text)) for length, text in said)
 
 
 def test_some_pages_are_run() -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from llmtagger.tagging import RunSummary
 
 _SHOWN_TAGS = 8
-_LEGEND = "\nEach row is a tag, its score (how likely it is right) and the evidence for it."
+LEGEND = "\nEach row is a tag, its score (how likely it is right) and the evidence for it."
 
 
 def show_results(console: Console, results: Iterable[TaggedProduct], cut: Cut) -> None:
@@ -46,10 +46,10 @@ def show_results(console: Console, results: Iterable[TaggedProduct], cut: Cut) -
         console.print(table if table.row_count else marked("  [dim]no tag is sure enough[/]"))
         shown += table.row_count
     if shown:
-        console.print(_LEGEND, style="dim")
+        console.print(LEGEND, style="dim")
     if reasons:
         said = ", ".join(REASONS[each] for each in reasons)
-        console.print(f"? marks a tag for review: {said}.", style="dim")
+        console.print(f"? marks a tag for review ({said}).", style="dim")
 
 
 def _row(table: Table, item: ScoredTag, lang: str, colour: str) -> None:
