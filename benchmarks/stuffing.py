@@ -94,7 +94,7 @@ def honest(side: Side, scoring: Scoring, plain: Sequence[tuple[Product, Shortlis
     vocabulary = side.index.vocabulary
     kept = literal = 0
     for product, shortlist in plain:
-        mentioned = {vocabulary.tags[at] for at in vocabulary.mentions(product)}
+        mentioned = [vocabulary.tags[at] for at in vocabulary.mentions(product)]
         gold = side.judge.gold(product)
         right = {t.id for t in mentioned if side.judge.item(product, t.name) in gold}
         literal += len(right)
