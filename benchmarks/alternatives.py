@@ -117,7 +117,7 @@ class Spacy:
 class Bench:
     """One set, the server, and all that the ways have in common.
 
-    `index` is the outcome's, opened anew: the evaluation's own remembers the test texts' vectors.
+    `index` is the outcome's, opened again: the evaluation's own remembers the test texts' vectors.
     """
 
     outcome: Outcome

@@ -4,7 +4,7 @@
 
 For each set of eval/runs the train side plays the unlabelled pool. Both orders begin with the same
 25 labelled products drawn at random; the rest are labelled in the order of `llmtagger label
-suggest`, asked anew at each budget, or at random. At each budget an index is built of what is
+suggest`, run again at each budget, or at random. At each budget an index is built of what is
 labelled, calibrated, and tested on the test side, without a model. The interval is that of the
 difference in F1 over test products, all seeds together. Writes eval/results/labels/SET.json.
 """

@@ -1,4 +1,4 @@
-"""Hidden orders against the whole pipeline, with a model that does whatever it is told."""
+"""Prompt injections against the whole pipeline, with a model that does whatever it is told."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs every evaluation of eval/runs and writes the table of eval/README.md anew.
+"""Runs every evaluation of eval/runs and rewrites the table of eval/README.md.
 
     python tools/evaluate.py [--larger FOLDER] [--only NAME]...
 

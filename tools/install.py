@@ -104,7 +104,7 @@ class Environment:
         found = re.search(f"^{pattern}", lock.read_text(), re.MULTILINE)
         if found is None:
             package = pattern.partition("=")[0]
-            raise InstallError(f"{lock} does not name {package}. Write it anew: make lock")
+            raise InstallError(f"{lock} does not name {package}. Update it: make lock")
         return found.group()
 
 
@@ -263,7 +263,7 @@ def uv_settings(pip: Mapping[str, str]) -> dict[str, str]:
 
 
 def write_lock(environment: Environment, options: Sequence[str]) -> None:
-    """Resolve anew; versions in the locks are kept where they can be. `--upgrade` renews them.
+    """Resolve again; versions in the locks are kept where they can be. `--upgrade` renews them.
 
     Hashes are those of all files that the default index has of a version: a folder or an index of
     one's own may hold a part of them.

@@ -291,7 +291,7 @@ def check_fits(
         raise TuningError(
             f"the adapter {adapter.name} was tuned to the prompt {adapter.template}, not to "
             f"{template}",
-            hint="use that prompt, or no adapter, or tune anew: llmtagger tune",
+            hint="use that prompt or no adapter, or tune again: llmtagger tune",
         )
     if adapter.vocabulary not in ("", vocabulary):
         return [

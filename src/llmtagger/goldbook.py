@@ -253,7 +253,7 @@ class GoldBook:
             )
 
     def add(self, product: Product, author: str) -> None:
-        """Store a product of which nothing has been said yet, or store it anew as it is now."""
+        """Store a product that has no marks yet, or store it again as it is now."""
         self.take(product, {}, author)
 
     def review(self, product_id: str, author: str) -> None:

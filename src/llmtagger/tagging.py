@@ -222,7 +222,7 @@ class Reporter(Protocol):
 
 
 class Input:
-    """The products of a job's input, `limit` at the most; read anew each time, never all held.
+    """The products of a job's input, `limit` at the most; read again each time, never all held.
 
     Raises `CatalogError` where there are none, or where the file as a whole cannot be read.
     """

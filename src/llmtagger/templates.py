@@ -218,7 +218,9 @@ def make_live(name: str, config: Path = Path(DEFAULT_FILE)) -> str | None:
         except FileNotFoundError:
             table = tomlkit.document()
         except (OSError, UnicodeDecodeError, tomlkit.exceptions.TOMLKitError) as error:
-            raise ConfigError(f"{config} cannot be read: {error}", hint="mend it") from error
+            raise ConfigError(
+                f"{config} cannot be read: {error}", hint="correct the file"
+            ) from error
         live = table.setdefault("live", tomlkit.table())
         if not isinstance(live, MutableMapping):
             raise ConfigError(f"live in {config} is no table", hint="write [live]")

@@ -31,7 +31,7 @@ from llmtagger.vocabulary import Vocabulary
 Progress = Callable[[str, int, int], None]  # stage, done, total (0 while unknown)
 
 _CHUNK = 1024  # texts encoded at a time
-_DEAD_SHARE = 0.2  # removed rows, from which on a graph is built anew without them
+_DEAD_SHARE = 0.2  # removed rows, from which on a graph is rebuilt without them
 _EXAMPLES = 20  # unknown tags that the manifest names
 
 

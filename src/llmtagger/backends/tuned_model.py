@@ -32,7 +32,7 @@ def with_adapter(base: Model, name: str, adapter: Path, weights: str) -> Model:
     """The base model with the adapter that lies in a folder; `weights` is its SHA-256.
 
     On a CUDA device vLLM loads the adapter itself; elsewhere a merged copy is made in the cache,
-    in about half a minute for 135M parameters. One that was damaged since is made anew.
+    in about half a minute for 135M parameters. A damaged one is made again.
     """
     fingerprint = f"{base.fingerprint}+{weights[:16]}"
     if has_cuda():

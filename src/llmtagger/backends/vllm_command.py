@@ -96,7 +96,7 @@ def _command(flags: list[str]) -> tuple[str, ...]:
 
 
 def _environment(model: Model, scratch: Path) -> dict[str, str]:
-    """Ours is the key that the client sends; bytecode is kept, or each start compiles vLLM anew."""
+    """The key is the one that the client sends; bytecode is kept, which saves compiling vLLM."""
     dropped = ("PYTHONDONTWRITEBYTECODE", "VLLM_API_KEY")
     made = {key: value for key, value in os.environ.items() if key not in dropped}
     made |= {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "TMPDIR": str(scratch)}

@@ -161,7 +161,7 @@ def _read(path: Path, options: CatalogOptions) -> list[Product]:
         raise CatalogError(
             f"{path} has rows that are no products: {len(rejected)}, "
             f"the first on line {first.line}: {first.reason}",
-            hint="mend the file; a gold set is read whole or not at all",
+            hint="correct the file; a gold set is read whole or not at all",
         )
     return products
 

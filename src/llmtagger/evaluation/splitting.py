@@ -137,7 +137,7 @@ def find_leaks(
 ) -> list[Leak]:
     """What the test side shares with the train side: one leak a test product, the surest reason.
 
-    It compares the two sides anew, by other means than `groups`, so that a fault there shows here.
+    It compares the two sides by other means than `groups`, so that a fault there shows here.
     Vectors are unit rows (n, d); without those of both sides only texts are compared.
     """
     found: dict[str, Leak] = {}

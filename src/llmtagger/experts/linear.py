@@ -44,7 +44,7 @@ def left_out(
 ) -> tuple[NDArray[np.int64], Vectors]:
     """The taught tags' positions, and for each product the estimates (n, taught) without its group.
 
-    Exact for a fixed share and without fitting anew: the residuals of the rows G left out together
+    Exact for a fixed share and without another fit: the residuals of the rows G left out together
     are (I - H_GG)^-1 of those fitted, H being the hat matrix (Cook & Weisberg 1982, 2.2). A tag
     that fewer than two products of other groups carry would not be taught: it is estimated at 0.
     """

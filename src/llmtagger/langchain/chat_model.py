@@ -83,7 +83,7 @@ def _name(chat_model: BaseChatModel) -> str:
 def _translated(error: Exception, model: str) -> EngineError:
     said = f"{model}: {error}" if str(error) else f"{model}: {type(error).__name__}"
     if isinstance(error, _REFUSALS):
-        return RequestRefused(said, hint="shorten the prompt, or mend what `arguments` returns")
+        return RequestRefused(said, hint="shorten the prompt, or correct what `arguments` returns")
     passing = isinstance(error, ModelError) and error.is_retryable
     if passing or isinstance(error, ConnectionError | TimeoutError):
         return EngineUnreachable(said, hint="is the model's server up? Then run it again")

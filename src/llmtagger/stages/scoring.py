@@ -54,7 +54,7 @@ class Weights:
 
     `of` holds two numbers a signal x: of x itself, and of `curve(x)`. `tags` and `keys` are what a
     tag's own name (by id) and its key add: a tag's threshold, as it were, moved by so much. `bend`
-    mends the sum of all but the model's own signals, which are added last.
+    corrects the sum of all but the model's own signals, which are added last.
     """
 
     bias: float

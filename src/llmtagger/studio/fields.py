@@ -24,7 +24,7 @@ class Fields:
         self._box = ui.element("div").classes("fields").mark("fields")
 
     def show(self, form: Form) -> None:
-        """Draw a form anew."""
+        """Draw a form again."""
         self._form = form
         if form.languages and self._lang not in form.languages:
             self._lang = form.languages[0]

@@ -182,7 +182,7 @@ class Workspace:
         )
 
     def _shortlist(self, product: Product) -> Shortlist:
-        kept = self._shortlists  # another thread may open the index anew meanwhile
+        kept = self._shortlists  # another thread may reopen the index meanwhile
         found = kept.get(product.id)
         if found is None:
             found = guard_shortlist(self._retriever.retrieve([product])[0])
@@ -226,10 +226,10 @@ class Workspace:
     ) -> Iterator[Cell]:
         """A cell a product as its answer comes in; closing the iterator stops asking.
 
-        What is known already may be asked anew, for instance after the index has changed.
+        What is known already may be asked again, for instance after the index has changed.
 
         The server starts when the first answer is missing. `EngineError` where it cannot; it is
-        started anew the next time.
+        started again the next time.
         """
         with self._starts.watched_by(waiting):
             yield from self._asked(template, products)

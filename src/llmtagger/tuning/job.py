@@ -189,7 +189,7 @@ def judge(
     if rule is None or asked is None:
         raise TuningError(
             f"no product that {adapter.name} was held from is in {index} any more",
-            hint="tune anew: llmtagger tune",
+            hint="tune again: llmtagger tune",
         )
     verdict = Verdict(products=rule.products, f1=asked.f1, added=rule.added)
     judged = adapter.model_copy(update={"verdict": verdict})
