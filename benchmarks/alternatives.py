@@ -70,12 +70,12 @@ from llmtagger.calibration import Calibration
 from llmtagger.datatypes import Product, Tag, TaggedProduct, TagKind
 from llmtagger.evaluation import baselines, metrics
 from llmtagger.evaluation.harness import Evaluation, Kept, Outcome, read_config
-from llmtagger.evaluation.judging import as_scores
+from llmtagger.evaluation.judging import as_kept
 from llmtagger.evaluation.learning import calibrate
 from llmtagger.output import Cut
 from llmtagger.pipeline import Tagger, build_tagger
 from llmtagger.protocols import Generator
-from llmtagger.scorers import learned_scorer
+from llmtagger.scorers import cut_of, learned_scorer
 from llmtagger.stages.parsing import answer_format
 from llmtagger.stages.scoring import WeightedScorer
 from llmtagger.threads import one_core_each
@@ -136,10 +136,7 @@ class Bench:
     @property
     def cut(self) -> Cut:
         """Where `tag` would cut the scores."""
-        settings, fitted = self.outcome.config.settings.scoring, self.calibration
-        if fitted is None:
-            return Cut(settings.threshold, 0.0)
-        return Cut(fitted.unasked.threshold, 0.0, fitted.asked and fitted.asked.threshold)
+        return cut_of(self.outcome.config.settings.scoring, self.calibration)
 
     def tagger(self, mark: str, generator: Generator | None) -> Tagger:
         """A tagger whose prompts begin with a mark."""
@@ -176,11 +173,8 @@ def llmtagger(bench: Bench, products: Sequence[Product], mark: str) -> Pass:
     with one_core_each(crowded=bench.crowded):
         results = tagger.tag_all(products)
     seconds = time.monotonic() - begun
-    judge, cut = bench.outcome.judge, bench.cut
-    kept = [
-        frozenset(item for item, score in scores.items() if score >= cut.of(tagged))
-        for tagged, scores in zip(results, as_scores(results, judge), strict=True)
-    ]
+    judge = bench.outcome.judge
+    kept = as_kept(results, judge, bench.cut)
     alone = metrics.keep(baselines.from_signal(results, judge, "chosen"), 0.5)
     return Pass(
         {OURS: kept, ALONE: alone},

@@ -44,10 +44,9 @@ from llmtagger.calibration import Calibration
 from llmtagger.datatypes import Constraint, Product, Prompt, Shortlist, TaggedProduct
 from llmtagger.evaluation.answers import kept_answers
 from llmtagger.evaluation.metrics import Bootstrap
-from llmtagger.output import Cut
 from llmtagger.pipeline import Tagger, prompt_renderer
 from llmtagger.protocols import Generator, Retriever
-from llmtagger.scorers import learned_scorer
+from llmtagger.scorers import cut_of, learned_scorer
 from llmtagger.stages.parsing import answer_format
 from llmtagger.stages.retrieval import CatalogueRetriever
 from llmtagger.stages.scoring import WeightedScorer
@@ -95,10 +94,9 @@ class System:
     def __init__(
         self, index: CatalogueIndex, calibration: Calibration | None, template: TemplateFile
     ) -> None:
-        scoring = SETTINGS.scoring
-        threshold = calibration.unasked.threshold if calibration else scoring.threshold
         self.index = index
-        self.cut = Cut(threshold, min(scoring.review, threshold))
+        unasked = calibration and calibration.model_copy(update={"asked": None})
+        self.cut = cut_of(SETTINGS.scoring, unasked)
         self._template = template
         self._scorer = learned_scorer(calibration) if calibration else WeightedScorer()
 
@@ -118,7 +116,7 @@ class System:
 
     def kept(self, tagged: TaggedProduct) -> frozenset[str]:
         """The ids of the tags that are kept."""
-        return frozenset(each.tag.id for each in tagged.scored.at(self.cut.of(tagged)))
+        return frozenset(each.tag.id for each in self.cut.place(tagged, as_new=True).kept)
 
 
 def attacks_on(

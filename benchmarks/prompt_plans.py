@@ -48,9 +48,9 @@ from llmtagger.datatypes import (
 from llmtagger.evaluation.judging import Judge
 from llmtagger.evaluation.remembering import known_index
 from llmtagger.evaluation.trials import Bench, Cell, cell_of, compare
-from llmtagger.output import Cut
 from llmtagger.pipeline import Tagger, catalogue_retriever, prompt_renderer
 from llmtagger.protocols import AnswerFormat
+from llmtagger.scorers import cut_of
 from llmtagger.stages.parsing import answer_format
 from llmtagger.stages.scoring import WeightedScorer
 from llmtagger.templates import TemplateFile, find_template
@@ -146,8 +146,7 @@ def run(
     before, begun = generator.metrics(), time.monotonic()
     tagged = tagger.tag_all(products)
     seconds = time.monotonic() - begun
-    scoring, judge = settings.scoring, Judge(index.vocabulary)
-    cut = Cut(scoring.threshold, scoring.review)
+    judge, cut = Judge(index.vocabulary), cut_of(settings.scoring, None)
     cells = [cell_of(each, plan.name, cut, judge, each.product.tags) for each in tagged]
     said = [each.completion for each in tagged if each.completion]
     return Made(
