@@ -49,7 +49,8 @@ def tag(
     model: ModelName = "auto",
     endpoint: Endpoints = None,
     adapter: Annotated[
-        str | None, typer.Option(metavar="NAME|none", help="A tuned one.  [default: the live one]")
+        str | None,
+        typer.Option(metavar="NAME|none", help="Use this adapter.  [default: the live one]"),
     ] = None,
     prompt: PromptName = None,
     threshold: Annotated[
@@ -65,7 +66,7 @@ def tag(
         ),
     ] = None,
     max_tags: Annotated[
-        int | None, typer.Option(min=1, help="Add tags up to N per product.")
+        int | None, typer.Option(min=1, help="Most tags per product, existing ones included.")
     ] = None,
     llm: Annotated[
         AskMode,
