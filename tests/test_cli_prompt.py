@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import getpass
 import json
 import shlex
@@ -18,7 +19,7 @@ from llmtagger.backends.index_writer import build
 from llmtagger.catalog import read_catalog
 from llmtagger.cli import app
 from llmtagger.config import load_settings
-from llmtagger.datatypes import Constraint, Prompt, Strategy
+from llmtagger.datatypes import Constraint, Product, Prompt, Strategy
 from llmtagger.errors import CatalogError, ConfigError, LlmtaggerError, PromptError
 from llmtagger.evaluation import answers
 from llmtagger.templates import Examples, find_template, list_templates
@@ -368,3 +369,37 @@ def test_compare_on_products_of_a_file(shop: Path, model: Answers) -> None:
     assert found["system"]["products"] == len(labelled) > 10
     Path("new.jsonl").write_text('{"id": "1", "title": "leather wallet"}\n', "utf-8")
     assert "no labelled product was tried" in refused(ConfigError, *arguments, "new.jsonl").message
+
+
+def odd_columns(shop: Path) -> tuple[Path, list[Product]]:
+    """Products in a file whose columns only `MAPPED` explains."""
+    products = [p for p in read_catalog(shop / "more.jsonl", rejected=print) if p.tags][:12]
+    with Path("odd.csv").open("w", encoding="utf-8", newline="") as handle:
+        writer = csv.writer(handle)
+        writer.writerow(["What", "It is called", "Has"])
+        writer.writerows([p.id, p.title, "|".join(p.tags or ())] for p in products)
+    return Path("odd.csv"), products
+
+
+MAPPED = ("--map", "id=What", "--map", "title=It is called", "--map", "tags=Has")
+
+
+def test_render_and_try_read_mapped_columns(shop: Path, model: Answers) -> None:
+    odd, products = odd_columns(shop)
+    index = ("-i", shop / "index")
+    assert "--map" in refused(CatalogError, "render", "tag.v1", odd, *index).hint
+    text = done("render", "tag.v1", odd, *index, *MAPPED, "--limit", "2").stdout
+    assert [line[4:] for line in text.splitlines() if line.startswith("=== ")] == [
+        product.id for product in products[:2]
+    ]
+    tried = done("try", "tag.v1", odd, *index, *MAPPED, "--limit", "2", "--json").stdout
+    assert [json.loads(line)["product"] for line in tried.splitlines()] == [
+        product.id for product in products[:2]
+    ]
+
+
+def test_compare_reads_mapped_columns(shop: Path, model: Answers) -> None:
+    odd, products = odd_columns(shop)
+    arguments = ("compare", "tag.v1", "tag.v2", "-i", shop / "index", "--json", "--on", odd)
+    assert "--map" in refused(CatalogError, *arguments).hint
+    assert json.loads(done(*arguments, *MAPPED).stdout)["system"]["products"] == len(products)

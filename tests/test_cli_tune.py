@@ -317,6 +317,16 @@ def test_suggestions_are_told(index: Path, tmp_path: Path) -> None:
     assert "already labelled" in said(run("label", "suggest", path, "-i", index))
 
 
+def test_suggestions_come_out_of_mapped_columns(index: Path, tmp_path: Path) -> None:
+    path = tmp_path / "new.csv"
+    path.write_text("What,It is called\nn1,leather wallet\nn2,ceramic mug\n", "utf-8")
+    command = ("label", "suggest", path, "-i", index, "--json")
+    assert "--map" in refused(run(*command), CatalogError).hint
+    result = run(*command, "--map", "id=What", "--map", "title=It is called")
+    found = [json.loads(line) for line in result.stdout.splitlines()]
+    assert {each["id"] for each in found} == {"n1", "n2"}
+
+
 def test_faulty_labels_are_told(tmp_path: Path) -> None:
     lines = []
     for number in range(45):

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from llmtagger.cli.console import marked, stderr, write_json
-from llmtagger.cli.options import ConfigFile, IndexFolder
+from llmtagger.cli.options import ConfigFile, IndexFolder, Mapped
 
 app = typer.Typer(
     help="Find products to label next, and labels that may be wrong.", no_args_is_help=True
@@ -24,6 +24,7 @@ def suggest(
     index: IndexFolder,
     count: _Count = 50,
     as_json: _Json = False,
+    mapped: Mapped = None,
     config: ConfigFile = None,
 ) -> None:
     """Rank unlabelled products by how much labelling them would help. Asks no model.
@@ -42,7 +43,7 @@ def suggest(
 
     settings = load_settings(config)
     opened = open_index(index)
-    options = catalog_options(settings, None, None)
+    options = catalog_options(settings, mapped=mapped)
     rejected: list[RejectedRow] = []
     rows = read_catalog(input_, options, rejected=rejected.append)
     products = labelling.unlabelled(rows, opened)

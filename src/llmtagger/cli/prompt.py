@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llmtagger.cli.console import marked, stderr, stdout, write, write_json
-from llmtagger.cli.options import ConfigFile, Endpoints, IndexFolder, ModelName
+from llmtagger.cli.options import ConfigFile, Endpoints, IndexFolder, Mapped, ModelName
 from llmtagger.datatypes import Strategy
 from llmtagger.person import login
 from llmtagger.terminal import one_line
@@ -147,6 +147,7 @@ def render(
     input_: Annotated[str, typer.Argument(metavar="INPUT", help="Products; - is stdin.")],
     index: IndexFolder,
     limit: Annotated[int, typer.Option(min=1, help="Only the first N products.")] = 3,
+    mapped: Mapped = None,
     config: ConfigFile = None,
 ) -> None:
     """Print the prompts for INPUT exactly as the model would get them. Needs no server."""
@@ -155,7 +156,7 @@ def render(
     from llmtagger.tagging import TagJob, dry_run
 
     settings = load_settings(config)
-    options = catalog_options(settings, None, None)
+    options = catalog_options(settings, mapped=mapped)
     job = TagJob(input_, index, "-", prompt=name, limit=limit, settings=settings, options=options)
     for product, prompt in dry_run(job).prompts:
         write(f"=== {product.id}\n")
@@ -176,6 +177,7 @@ def try_(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object per cell.")
     ] = False,
+    mapped: Mapped = None,
     model: ModelName = "auto",
     endpoint: Endpoints = None,
     config: ConfigFile = None,
@@ -197,7 +199,7 @@ def try_(
     if report is not None:
         check_files([input_, *versions], [Output(report, "the report", (".html", ".htm"))])
     with _bench(index, model, endpoint, config) as (bench, tried):
-        options = catalog_options(bench.settings, None, None)
+        options = catalog_options(bench.settings, mapped=mapped)
         job = TagJob(input_, index, "-", limit=limit, options=options)
         products, rejected = read_products(job)
         matrix = {version: tried(version, products) for version in dict.fromkeys(versions)}
@@ -233,6 +235,7 @@ def compare(
         int, typer.Option(min=10, help="Compare on N products, drawn at random.")
     ] = 100,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    mapped: Mapped = None,
     model: ModelName = "auto",
     endpoint: Endpoints = None,
     config: ConfigFile = None,
@@ -246,7 +249,7 @@ def compare(
     from llmtagger.evaluation.trials import compare as compared
 
     with _bench(index, model, endpoint, config) as (bench, tried):
-        products = _judged(bench, input_, index)
+        products = _judged(bench, input_, index, mapped)
         order = random.Random(0).sample(range(len(products)), min(limit, len(products)))
         some = [products[at] for at in order]
         found = compared(tried(a, some), tried(b, some))
@@ -338,14 +341,16 @@ def _bench(
         yield bench, tried
 
 
-def _judged(bench: Bench, input_: str | None, index: Path) -> list[Product]:
+def _judged(
+    bench: Bench, input_: str | None, index: Path, mapped: list[str] | None
+) -> list[Product]:
     if input_ is None:
         rows = bench.index.labelled.nonzero()[0].tolist()
         return [bench.index.product(row) for row in rows]
     from llmtagger.cli.options import catalog_options
     from llmtagger.tagging import TagJob, read_products
 
-    options = catalog_options(bench.settings, None, None)
+    options = catalog_options(bench.settings, mapped=mapped)
     products, _ = read_products(TagJob(input_, index, "-", options=options))
     return [product for product in products if product.tags is not None]
 
