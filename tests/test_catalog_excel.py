@@ -311,3 +311,82 @@ def test_the_case_of_a_review_column_does_not_matter(tmp_path: Path) -> None:
     write_records([record("1", review=("new",))], output, source=path, review_column="maybe")
     (product,), _ = read(output)
     assert product.extra == {"Maybe": "old|new"}
+
+
+def with_sheet(path: Path, old: bytes, new: bytes) -> Path:
+    """The workbook with a piece of its first sheet replaced."""
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    sheet = "xl/worksheets/sheet1.xml"
+    assert old in parts[sheet]
+    parts[sheet] = parts[sheet].replace(old, new)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in parts.items():
+            archive.writestr(name, data)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "area", "locked"),
+    [
+        ("array", "C2:C3", "12"),
+        ("dataTable", "C3:D4", "23"),
+        ("array", "B2:E4", "123"),
+        ("array", "D2:E4", ""),
+        ("array", "F1", ""),
+        ("shared", "C2:C4", ""),  # each of its cells has a formula of its own
+    ],
+)
+def test_results_of_a_formula_for_several_cells_are_left_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str, area: str, locked: str
+) -> None:
+    """The formula stands in F1: where it stands does not matter, its area does."""
+    rows = [[number, title, "own"] for number, title in [(1, "Hat"), (2, "Cap"), (3, "Tie")]]
+    path = saved(tmp_path / "a.xlsx", ["id", "title", "tags", "x", "y", "z"], *rows)
+    formula = f'<c r="F1" t="str"><f t="{kind}" ref="{area}">B2</f><v>z</v></c>'.encode()
+    with_sheet(path, b'<c r="F1" t="inlineStr"><is><t>z</t></is></c>', formula)
+    output = tmp_path / "o.xlsx"
+    write_records([record(each, "new") for each in "123"], output, source=path)
+    tags = {product.id: product.tags for product in read(output)[0]}
+    assert {each for each, found in tags.items() if found == ("own",)} == {*locked}
+    assert {each for each, found in tags.items() if found == ("own", "new")} == {*"123"} - {*locked}
+    for each in locked:
+        assert f"{each}: its cell for tags is left as it is: it is part of an array" in caplog.text
+
+
+def test_a_cell_beyond_the_last_column_that_is_read_rejects_its_row(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.xlsx", ["id", "title"], [1, "Hat"], [2, "Cap"], [3, "Tie"])
+    made = openpyxl.load_workbook(path)
+    made.active.cell(3, 2_001, "far")
+    made.active.cell(4, 2_500).font = Font(bold=True)  # holds nothing
+    made.save(path)
+    products, rejected = read(path)
+    assert [product.id for product in products] == ["1", "3"]
+    assert [(row.line, row.reason) for row in rejected] == [
+        (3, "a cell stands to the right of the 2 columns with a name")
+    ]
+
+
+def test_more_columns_than_are_read_are_refused(tmp_path: Path) -> None:
+    header = ["id", "title", *(f"c{number}" for number in range(1_998))]
+    path = saved(tmp_path / "a.xlsx", header, [1, "Hat"])
+    assert len(read(path)[0]) == 1
+    path = saved(tmp_path / "a.xlsx", [*header, "one more"], [1, "Hat"])
+    with pytest.raises(CatalogError, match="more than 2,000 columns") as refused:
+        read(path)
+    assert ".csv" in refused.value.hint
+
+
+def test_too_many_cells_are_refused_before_they_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tenth of what is refused; to read that many takes five seconds and more."""
+    monkeypatch.setattr(workbook, "CELLS", 1_000_000)
+    path = saved(tmp_path / "a.xlsx", ["id", "title"], [1, "Hat"])
+    row = b'<row r="2"><c r="A2"/><c/><c></c>\n<x:c t="s"/></row>'
+    with_sheet(path, b"</sheetData>", row * 220_000 + b"</sheetData>")
+    began = time.process_time()
+    with pytest.raises(CatalogError, match="more than 1,000,000 cells") as refused:
+        read(path)
+    assert time.process_time() - began < 1
+    assert ".csv" in refused.value.hint

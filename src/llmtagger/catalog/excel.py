@@ -15,7 +15,16 @@ from xml.sax.saxutils import escape
 from llmtagger.catalog.files import Source
 from llmtagger.catalog.rows import RECORD_LIMIT, Row, RowFault, Rows, reject
 from llmtagger.catalog.tables import table_line
-from llmtagger.catalog.workbook import CELL, ESCAPED, Sheet, SheetReader, Values, open_workbook
+from llmtagger.catalog.workbook import (
+    CELL,
+    ESCAPED,
+    WIDEST,
+    Area,
+    Sheet,
+    SheetReader,
+    Values,
+    open_workbook,
+)
 from llmtagger.errors import CatalogError
 
 _log = logging.getLogger(__name__)
@@ -46,8 +55,23 @@ def refuse_old(name: str, suffix: str) -> CatalogError:
 def open_sheet(source: Source, understood: Callable[[tuple[str, ...]], bool]) -> SheetTable:
     """The first visible sheet with a header that is `understood`, else the first that holds any.
 
-    The header is among the first rows, since some files have a title above it.
+    The header is among the first rows, since some files have a title above it. `CatalogError`
+    where it has too many columns, or where there is none.
     """
+    table = _found_sheet(source, understood)
+    if table is None:
+        raise CatalogError(f"{source.name} has no visible sheet with a row", hint="export it again")
+    if len(table.header) > WIDEST:
+        raise CatalogError(
+            f"{source.name} has more than {WIDEST:,} columns in its sheet {table.sheet.name!r}",
+            hint="leave columns out, or save the sheet as .csv",
+        )
+    return table
+
+
+def _found_sheet(
+    source: Source, understood: Callable[[tuple[str, ...]], bool]
+) -> SheetTable | None:
     first: SheetTable | None = None
     with open_workbook(source) as book:
         for sheet in book.sheets:
@@ -57,8 +81,6 @@ def open_sheet(source: Source, understood: Callable[[tuple[str, ...]], bool]) ->
                 if understood(table.header):
                     return table
                 first = first or table
-    if first is None:
-        raise CatalogError(f"{source.name} has no visible sheet with a row", hint="export it again")
     return first
 
 
@@ -142,21 +164,39 @@ Edits = Mapping[int, Mapping[int, str]]  # texts by row and column
 
 
 def locked_cells(table: SheetTable, wanted: Edits) -> dict[tuple[int, int], str]:
-    """Which of the wanted cells hold a formula, or are merged with others, by row and column."""
+    """Which of the wanted cells may not be changed, by row and column, and why.
+
+    They hold a formula, are results of one for several cells, or are merged with others.
+    """
     found: dict[tuple[int, int], str] = {}
+    results: list[Area] = []
+    columns = {column for row in wanted.values() for column in row}
     with open_workbook(table.source) as book:
         with book.archive.open(table.sheet.part) as handle:
             for line, cells in SheetReader().rows(iter(lambda: handle.read(1 << 16), b"")):
+                spread = (cell.spread for cell in cells.values() if cell.spread)
+                results += [area for area in spread if any(_across(area, each) for each in columns)]
                 for column in wanted.get(line, ()):
                     if column in cells and cells[column].computed:
                         found[line, column] = "it holds a formula"
-        areas = sorted(book.areas(table.sheet))
+        merged = book.areas(table.sheet)
+        found |= dict.fromkeys(_inside(wanted, merged), "it is merged with other cells")
+    formula = "it is part of an array formula or a data table"
+    return dict.fromkeys(_inside(wanted, results), formula) | found
+
+
+def _inside(wanted: Edits, areas: Iterable[Area]) -> Iterator[tuple[int, int]]:
+    """Those of the wanted cells that are in an area, by row and column."""
+    areas = sorted(areas)
     for column in {column for row in wanted.values() for column in row}:
         lines = sorted(line for line, row in wanted.items() if column in row)
-        across = ((top, bottom) for top, bottom, left, right in areas if left <= column <= right)
-        for line in _within(lines, across):
-            found[line, column] = "it is merged with other cells"
-    return found
+        across = (area[:2] for area in areas if _across(area, column))
+        yield from ((line, column) for line in _within(lines, across))
+
+
+def _across(area: Area, column: int) -> bool:
+    _, _, left, right = area
+    return left <= column <= right
 
 
 def _within(lines: Iterable[int], areas: Iterator[tuple[int, int]]) -> Iterator[int]:

@@ -17,13 +17,17 @@ from llmtagger.errors import CatalogError
 
 UNPACKED = 512 * 1024 * 1024  # bytes of all parts together; a larger workbook is not opened
 PARTS = 1_000  # files in the archive
-ROWS, WIDEST = 1_048_576, 2_000  # Excel's most rows; columns beyond the widest are not read
-STRINGS, CELLS = 2_000_000, 20_000_000  # texts that cells share; cells and rows of one sheet
+ROWS, WIDEST = 1_048_576, 2_000  # Excel's most rows; the columns that are read
+STRINGS, CELLS = 2_000_000, 10_000_000  # texts that cells share; cells and rows of one sheet
 CELL = 32_767  # characters in a cell, by Excel's specification
 _PIECE = 1 << 16
 _REF = re.compile("([A-Z]{1,3})([0-9]{1,7})")
 _MERGED = re.compile(rb'<(?:\w+:)?mergeCell\b[^>]*?\bref="([A-Z]+)(\d+):([A-Z]+)(\d+)"')
 _MERGES = 100_000  # merged areas that are looked at
+_SMALLEST = len("<c/>")
+_OPENED = re.compile(rb"<(?:\w+:)?(?:c|row)[\s/>]")
+_SPREAD = ("array", "dataTable")  # formulas whose results stand in several cells
+_AREA = re.compile("([A-Z]{1,3})([0-9]{1,7}):([A-Z]{1,3})([0-9]{1,7})")
 # Characters that XML cannot hold or would change, as Excel writes them: _x000D_
 ESCAPED = re.compile("[\x01-\x08\x0b-\x0d\x0e-\x1f\ufffe\uffff]|_(?=x[0-9A-Fa-f]{4}_)")
 _WRITTEN = re.compile("_x([0-9A-Fa-f]{4})_")
@@ -31,6 +35,7 @@ _PADDED = re.compile(r"0+")
 _DECIMALS = re.compile(r"(?:#,##)?0\.(0+)(%?)|0(%)")
 
 Values = dict[int, str]
+Area = tuple[int, int, int, int]  # its first and last row, its first and last column
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +55,7 @@ class Cell:
     text: list[str] = field(default_factory=list)
     formula: list[str] = field(default_factory=list)
     computed: bool = False  # a formula may have no text of its own
+    spread: Area | None = None  # where the results of a formula for several cells stand
 
 
 class Workbook:
@@ -78,8 +84,10 @@ class Workbook:
     def rows(self, sheet: Sheet) -> Iterator[tuple[int, Values]]:
         """Rows that are not blank: their numbers and texts by column, from 0.
 
-        A cell that is merged with those under it stands in each of their rows.
+        A cell that is merged with those under it stands in each of their rows. A text in column
+        `WIDEST` stands for all texts from there on. `CatalogError` where the sheet is too large.
         """
+        self._check_size(sheet)
         merged = self._merged(sheet)
         anchors: dict[tuple[int, int], str] = {}
         reader = SheetReader()
@@ -106,8 +114,21 @@ class Workbook:
                 break
         return found
 
-    def areas(self, sheet: Sheet) -> Iterator[tuple[int, int, int, int]]:
-        """The first and last row and the first and last column of the areas that are merged."""
+    def _check_size(self, sheet: Sheet) -> None:
+        """Refuse a sheet with too many cells in seconds; reading them takes minutes.
+
+        A tag across two pieces is not counted: while the sheet is read, all cells are.
+        """
+        if self.archive.getinfo(sheet.part).file_size < CELLS * _SMALLEST:
+            return
+        count = 0
+        for data in self._stream(sheet.part):
+            count += len(_OPENED.findall(data))
+            if count > CELLS:
+                raise _too_many_cells()
+
+    def areas(self, sheet: Sheet) -> Iterator[Area]:
+        """The areas that are merged."""
         tail, count = b"", 0
         for data in self._stream(sheet.part):
             joined = tail + data
@@ -216,7 +237,7 @@ class SheetReader:
         if name in ("c", "row"):
             self._count += 1
             if self._count > CELLS:
-                raise _too_many(f"{CELLS:,} cells in a sheet")
+                raise _too_many_cells()
         if name == "c":
             match = _REF.fullmatch(given.get("r", ""))
             self._column = column_of(match[1]) if match else self._column + 1
@@ -227,6 +248,8 @@ class SheetReader:
         elif name == "f" and self._cell is not None:
             self._into, self._size = self._cell.formula, 0
             self._cell.computed = True
+            if given.get("t") in _SPREAD:
+                self._cell.spread = _area(given.get("ref", ""))
         elif name == "rPh":  # how to pronounce it
             self._into = None
             self._cell, self._held = None, self._cell
@@ -240,8 +263,8 @@ class SheetReader:
             self._into = None
         elif name == "c":
             self._note("cell's end", self._number, self._column, self._parser.CurrentByteIndex)
-            if self._column < WIDEST and self._cell is not None:
-                self._cells[self._column] = self._cell
+            if self._cell is not None and (self._column < WIDEST or _holds(self._cell)):
+                self._cells[min(self._column, WIDEST)] = self._cell
             self._cell = None
         elif name == "rPh":
             self._cell = self._held
@@ -254,6 +277,22 @@ class SheetReader:
         if self._into is not None and self._size <= CELL:
             self._into.append(data[: CELL + 1])
             self._size += len(data)
+
+
+def _holds(cell: Cell) -> bool:
+    return bool(cell.text or cell.formula)
+
+
+def _area(reference: str) -> Area | None:
+    """The area that `C2:D5` names; None for a single cell."""
+    match = _AREA.fullmatch(reference)
+    if match is None:
+        return None
+    return int(match[2]), int(match[4]), column_of(match[1]), column_of(match[3])
+
+
+def _too_many_cells() -> CatalogError:
+    return _too_many(f"{CELLS:,} cells in a sheet")
 
 
 def _too_many(what: str) -> CatalogError:
