@@ -14,12 +14,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import openpyxl
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pyarrow import parquet
 
 from llmtagger.catalog import CatalogOptions, RejectedRow, read_catalog
 from llmtagger.catalog.products import join_tags, split_tags
+from llmtagger.catalog.profiles import recognise
 from llmtagger.datatypes import Product
 from llmtagger.errors import CatalogError
 
@@ -515,6 +519,44 @@ def test_random_bytes_raise_nothing_but_catalog_errors(
 def test_the_usual_names_of_an_id_are_understood(tmp_path: Path, name: str) -> None:
     (product,), rejected = read(tmp_path, "a.csv", f"Brand,{name},Title\nAcme,7,Hat\n")
     assert (product.id, product.brand, rejected) == ("7", "Acme", [])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("Item No.", "Item no", "ITEM NO", "Item #", "Item#", "Item Nr.", "Item-Nr", "Item num."),
+        *("Art. No.", "Art.No.", "Art.-Nr.", "Article No.", "SKU #", "SKU No.", "SKU №"),
+        *("Product No.", "Prod. No.", "Part No.", "Part #", "Stock No.", "Ref."),
+    ],
+)
+def test_an_id_may_be_called_a_number_in_short(tmp_path: Path, name: str) -> None:
+    row = {"Brand": "Acme", name: "7", "Title": "Hat"}
+    book = openpyxl.Workbook()
+    book.active.append([*row])
+    book.active.append([*row.values()])
+    book.save(tmp_path / "made.xlsx")
+    parquet.write_table(pa.Table.from_pylist([row]), tmp_path / "made.parquet")
+    contents: dict[str, Content] = {
+        "a.csv": f"{','.join(row)}\n{','.join(row.values())}\n",
+        "a.jsonl": json.dumps(row),
+        "a.xlsx": (tmp_path / "made.xlsx").read_bytes(),
+        "a.parquet": (tmp_path / "made.parquet").read_bytes(),
+    }
+    for file, content in contents.items():
+        (product,), rejected = read(tmp_path, file, content)
+        assert (product.id, product.brand, rejected) == ("7", "Acme", []), file
+
+
+def test_an_ebay_report_may_shorten_its_id() -> None:
+    profile = recognise(["Item No.", "Title", "Custom label (SKU)"])
+    assert profile is not None
+    assert profile.synonyms(["Item No."])["id"] == ("item_number",)
+
+
+@pytest.mark.parametrize("name", ["No.", "#", "Nr.", "Casino", "Number of pieces", "Item #2"])
+def test_not_every_number_is_an_id(tmp_path: Path, name: str) -> None:
+    with pytest.raises(CatalogError, match="no id column"):
+        read(tmp_path, "a.csv", f"{name},Brand,Title\n1,Acme,Hat\n")
 
 
 def test_a_code_is_no_id_where_the_table_has_one(tmp_path: Path) -> None:

@@ -23,8 +23,9 @@ FIELDS = (
 )
 SYNONYMS: Synonyms = {
     "id": (
-        *("id", "sku", "product_id", "item_id", "handle", "article_number", "article_no"),
-        *("product_code", "product_number", "item_number", "item_no", "stock_code", "part_number"),
+        *("id", "sku", "product_id", "item_id", "handle", "article_number", "art_number"),
+        *("product_code", "product_number", "prod_number", "item_number", "sku_number"),
+        *("stock_code", "stock_number", "part_number"),
         *("商品id", "商品编号", "编号", "商品编码", "商品代码", "商家编码", "货号", "款号"),
         *("code", "reference", "ref"),  # last: a table may have an id and a code of something else
     ),
@@ -52,6 +53,8 @@ SYNONYMS: Synonyms = {
 }
 _PREFIX = "attributes."
 _GAPS = re.compile(r"[\s_-]+")
+_SHORTENED = re.compile(r"\.(?=_|$)")  # as in "Ref."
+_NUMBER_OF = re.compile(r"(?<=\w)(?:[_.](?:no|nr|num)|_?[#№])$")  # as in "Art. No.", "SKU #"
 _SHOWN, _SHOWN_LENGTH = 40, 80  # column names in a message, characters of each
 _GUESSED_FROM = 500  # characters of a description that tell its language
 _NUMBER = re.compile(r"[\d.,]{1,20}")
@@ -153,8 +156,13 @@ class Columns:
 
 
 def fold(name: str) -> str:
-    """A column's name as it is compared: `"Product Name"` is `product_name`."""
-    return _GAPS.sub("_", name.strip().casefold())
+    """A column's name as it is compared: case, gaps and abbreviations do not matter.
+
+    >>> fold("Product Name"), fold("Item No."), fold("SKU #"), fold("Art.-Nr.")
+    ('product_name', 'item_number', 'sku_number', 'art_number')
+    """
+    plain = _SHORTENED.sub("", _GAPS.sub("_", name.strip().casefold()))
+    return _NUMBER_OF.sub("_number", plain)
 
 
 def _some(names: Iterable[str]) -> str:
