@@ -82,7 +82,7 @@ def test_flat_columns(tmp_path: Path, name: str) -> None:
 
         rows: list[dict[str, str]] = parquet.read_table(path).to_pylist()
     else:
-        with path.open(encoding="utf-8", newline="") as handle:
+        with path.open(encoding="utf-8-sig", newline="") as handle:
             rows = list(csv.DictReader(handle, delimiter="," if name == "o.csv" else "\t"))
     assert list(rows[0]) == [
         *("id", "title", "price", "sizes", "sold_out", "attributes.Colour", "note"),
@@ -96,6 +96,22 @@ def test_flat_columns(tmp_path: Path, name: str) -> None:
     assert (first["problem"], rows[1]["problem"]) == ("", "the answer is cut off")
     guarded = "=1+1" if name == "o.parquet" else "'=1+1"
     assert (rows[1]["title"], rows[1]["note"], rows[1]["tags"]) == (guarded, "only here", "")
+
+
+def test_a_spreadsheet_is_told_that_a_new_csv_is_utf_8(tmp_path: Path) -> None:
+    """Without the mark, Excel shows Chinese as signs of its own code page."""
+    path = tmp_path / "o.csv"
+    write_records([TAGGED], path)
+    assert path.read_bytes().startswith("\ufeffid,title,".encode())
+    (product,) = read_catalog(path, rejected=unexpected)
+    assert (product.id, product.title) == (TAGGED["id"], TAGGED["title"])
+    again = [{"id": TAGGED["id"], "tags": [{"tag": "新"}]}]
+    write_records(again, tmp_path / "back.csv", source=path)
+    back = (tmp_path / "back.csv").read_bytes()
+    assert "新" in back.decode()
+    assert back.startswith("\ufeffid,title,".encode())
+    write_records([TAGGED], tmp_path / "o.tsv")
+    assert (tmp_path / "o.tsv").read_bytes().startswith(b"id\ttitle\t")
 
 
 @pytest.mark.parametrize("name", ["o.csv", "o.tsv"])

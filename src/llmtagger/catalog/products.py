@@ -113,6 +113,10 @@ class Columns:
             elif column is not None:
                 fields[field] = column
         taken = {*fields.values(), *attributes.values()}
+        for name in names:
+            if name.startswith(_PREFIX) and name not in taken:
+                attributes.setdefault(name.removeprefix(_PREFIX), name)
+                taken.add(name)
         for field, synonyms in self._synonyms.items():
             if field in self.mapped:
                 continue
@@ -120,10 +124,6 @@ class Columns:
             if column := field if field in present - taken else next(free, None):
                 fields[field] = column
                 taken.add(column)
-        for name in names:
-            if name.startswith(_PREFIX) and name not in taken:
-                attributes.setdefault(name.removeprefix(_PREFIX), name)
-                taken.add(name)
         ordered = {field: fields[field] for field in FIELDS if field in fields}
         return Layout(
             ordered, attributes, tuple((n, _free_name(n)) for n in names if n not in taken)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import fcntl
 import glob
 import itertools
@@ -59,6 +60,7 @@ def write_records(
     the names of `tags` and of those for `review` joined with `|` (a JSON list where a tag holds
     that), and the `problem`. Scores and evidence are in JSONL only. In .csv and .tsv files a cell
     that a spreadsheet would take for a formula has a quote before it, which reading takes away.
+    A .csv file starts with a byte order mark.
 
     Where `output` has the format of `source`, by its suffix, the source is written back: each
     product's new tags stand after those a person put there, those for review in `review_column`,
@@ -223,16 +225,22 @@ def _write_jsonl(records: Records, handle: IO[bytes], said: Callable[[str], str]
     return count
 
 
-def _write_csv(records: Records, handle: IO[bytes], delimiter: str = ",") -> int:
+def _write_csv(records: Records, handle: IO[bytes]) -> int:
+    """With a byte order mark, by which spreadsheets know that it is UTF-8."""
+    handle.write(codecs.BOM_UTF8)
+    return _write_lines(records, handle, ",")
+
+
+def _write_tsv(records: Records, handle: IO[bytes]) -> int:
+    return _write_lines(records, handle, "\t")
+
+
+def _write_lines(records: Records, handle: IO[bytes], delimiter: str) -> int:
     with _flattened(records) as (columns, rows, count):
         handle.write(_csv_line(columns, delimiter))
         for row in rows:
             handle.write(_csv_line([row.get(name, "") for name in columns], delimiter))
     return count
-
-
-def _write_tsv(records: Records, handle: IO[bytes]) -> int:
-    return _write_csv(records, handle, "\t")
 
 
 def _csv_line(cells: list[str], delimiter: str) -> bytes:
