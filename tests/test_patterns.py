@@ -14,8 +14,9 @@ import sys
 import time
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,7 +24,10 @@ from typing import Any
 import pytest
 
 from llmtagger.backends.lexical import words_of
+from llmtagger.catalog import cells, profiles, shops, tables, tagcells
 from llmtagger.catalog.jsonl import check_values
+from llmtagger.catalog.products import SEPARATORS
+from llmtagger.catalog.rows import CatalogOptions, Row
 from llmtagger.catalog.tables import guard, restore
 from llmtagger.catalog.text import guess_language, html_to_text, mend
 from llmtagger.config import AnswerSettings
@@ -107,18 +111,6 @@ AWKWARD = [
     *("QUJD", "aGkg", "=", "==", "_-", "a\n", "\na", "a:\n", "{\n", "name{\n", "name{a} 1\n"),
 ]
 TAILS = ["", "!", "Size chart 5", "\n\u0301x"]
-# Functions whose patterns come from a profile of a format or a delimiter, not from this walk.
-FROM_ARGUMENTS = {
-    "llmtagger.catalog.cells._cell",
-    "llmtagger.catalog.profiles.recognises",
-    "llmtagger.catalog.profiles.synonyms",
-    "llmtagger.catalog.shops._find_pairs",
-    "llmtagger.catalog.shops._with_attributes",
-    "llmtagger.catalog.shops.is_variant",
-    "llmtagger.catalog.shops.note",
-    "llmtagger.catalog.shops.split_cell",
-    "llmtagger.catalog.tagcells._joiner",
-}
 METHODS = {"search", "match", "fullmatch", "findall", "finditer", "sub", "split"}
 _WORDS = re.compile(r"[A-Za-z]{2,}|[^\x00-\x7f\W]+")  # the literals of a pattern
 
@@ -225,7 +217,7 @@ def methods(module: str) -> Mapping[str, frozenset[str]]:
 def _in_functions(module: ModuleType, tree: ast.AST) -> Iterator[Found]:
     """Patterns written where they are used, and those that a function without arguments makes."""
     for function, made in functions(tree):
-        if made_elsewhere(function, made):
+        if made_elsewhere(function, made):  # out of arguments: `out_of_arguments`
             if not function.args.args:
                 for each in within(getattr(module, function.name)()):
                     yield Found(f"{module.__name__}.{function.name}()", each, frozenset({"search"}))
@@ -241,10 +233,63 @@ def made_elsewhere(function: ast.FunctionDef, made: Sequence[ast.Call]) -> bool:
     return not all(isinstance(call.args[0], ast.Constant) for call in made)
 
 
+class _Noting:
+    """Stands in for `re`: notes each pattern and who uses it, and lets every whole text match."""
+
+    def __init__(self, module: str, found: list[Found]) -> None:
+        self._module, self._found = module, found
+
+    def __getattr__(self, method: str) -> Any:
+        real = getattr(re, method)
+        if method not in {*METHODS, "compile"}:
+            return real
+
+        def noted(pattern: str, *text: Any, **options: Any) -> Any:
+            caller = sys._getframe(1)
+            while caller.f_code.co_name.startswith("<") and caller.f_back is not None:
+                caller = caller.f_back
+            flags = text[-1] if isinstance(text[-1:] and text[-1], re.RegexFlag) else 0
+            used = frozenset({"match" if method == "compile" else method})
+            where = f"{self._module}.{caller.f_code.co_name}"
+            self._found.append(Found(where, re.compile(pattern, flags), used))
+            anything = re.fullmatch(r"(?P<name>.)", "a")
+            return anything if method == "fullmatch" else real(pattern, *text, **options)
+
+        return noted
+
+
+@cache
+def out_of_arguments() -> Sequence[Found]:
+    """The patterns that functions make of their arguments: of every profile and delimiter."""
+    found: list[Found] = []
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (cells, profiles, shops, tagcells):
+            patch.setattr(module, "re", _Noting(module.__name__, found))
+        for delimiter in tables._DELIMITERS:
+            cells._cell.__wrapped__(delimiter)
+        for separator in SEPARATORS:
+            tagcells.tag_cells(None, [f"a{separator}b"])
+        for profile in profiles.PROFILES:
+            _use(profile)
+    return found
+
+
+def _use(profile: profiles.Profile) -> None:
+    for signature in profile.signatures:
+        replace(profile, signatures=(signature,)).recognises(["a"])
+    profile.synonyms(["a"])
+    tagcells.tag_cells(profile, ["a"])
+    shops.split_cell("a", profile)
+    variants = profile.variants
+    shop = shops.Shop(profile, ("a", variants.where, variants.children), CatalogOptions())
+    shop.is_variant(Row(1, {variants.where: "a"}, "a"))
+    shops._Families(shop).note(Row(1, {"a": "a"}, "a"))
+
+
 @cache
 def patterns() -> Sequence[Found]:
     """Every pattern of the source."""
-    found = []
+    found = [*out_of_arguments()]
     for name, tree in trees().items():
         module = importlib.import_module(name)
         for variable, value in vars(module).items():
@@ -338,14 +383,20 @@ def test_the_walk_finds_every_pattern() -> None:
         assert len(found) >= in_module, name
 
 
-def test_few_functions_make_patterns_out_of_arguments() -> None:
-    found = {
+def test_patterns_out_of_arguments_are_tried() -> None:
+    """In every function that makes them, and each that a profile holds."""
+    making = {
         f"{name}.{function.name}"
         for name, tree in trees().items()
         for function, made in functions(tree)
         if made_elsewhere(function, made) and function.args.args
     }
-    assert found == FROM_ARGUMENTS
+    assert {each.where for each in out_of_arguments()} == making
+    tried = {each.pattern.pattern for each in patterns()}
+    for profile in profiles.PROFILES:
+        held = {*chain(*profile.signatures, *profile.fields.values(), profile.pairs or ())}
+        held |= {profile.attributes, profile.variants.value, profile.variants.child} - {""}
+        assert held <= tried, profile.name
 
 
 def test_the_walk_looks_into_tuples_and_records() -> None:
