@@ -100,6 +100,12 @@ def test_a_figure_under_the_gate_is_exit_code_4(capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().err == "Gate failed: macro_f1 is 0.400, below 0.41.\n"
 
 
+def test_the_precision_of_nothing_passes_no_gate(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit):
+        eval._check([("micro_precision", 0.1)], {"micro_precision": {"value": None}})
+    assert capsys.readouterr().err == "Gate failed: micro_precision is –, below 0.1.\n"
+
+
 def test_a_figure_of_few_products_has_no_interval() -> None:
     few = {"value": 0.5, "low": None, "high": None}
     assert eval._interval(few) == "0.500 [–]"

@@ -156,6 +156,15 @@ def test_an_evaluation_keeps_what_a_run_keeps(warm: Outcome, evaluate: Evaluate)
     assert any(each["kept"] > TESTED for each in results_of(warm)["promises"])
 
 
+def test_what_keeps_nothing_has_no_precision(evaluate: Evaluate) -> None:
+    settings = Settings(scoring=ScoringSettings(threshold=1.0))
+    outcome = evaluate(regime="cold", labelled=0, llm="never", ask_test=0, settings=settings)
+    assert not any(outcome.kept["system"])
+    found = results_of(outcome)["system"]
+    assert found["micro_precision"] == {"value": None, "low": None, "high": None}
+    assert (found["micro_recall"]["value"], found["micro_f1"]["value"]) == (0.0, 0.0)
+
+
 def test_a_missed_tag_has_its_score_if_there_is_one(warm: Outcome) -> None:
     missed = low = 0
     for scores, sample in zip(warm.scores["system"], samples_of(warm), strict=True):

@@ -122,9 +122,9 @@ def _gate(text: str) -> tuple[str, float]:
 
 def _check(gates: list[tuple[str, float]], system: dict[str, Any]) -> None:
     """Say which gates failed, and exit so."""
-    failed = [(name, least) for name, least in gates if system[name]["value"] < least]
+    failed = [(name, least) for name, least in gates if (system[name]["value"] or 0.0) < least]
     for name, least in failed:
-        stderr().print(f"Gate failed: {name} is {system[name]['value']:.3f}, below {least:g}.")
+        stderr().print(f"Gate failed: {name} is {_value(system[name])}, below {least:g}.")
     if failed:
         raise typer.Exit(ExitCode.GATE)
 
@@ -138,8 +138,7 @@ def _rows(results: dict[str, Any]) -> list[tuple[str, ...]]:
         (
             name + " (best baseline)" * (name == best),
             _interval(figures["micro_f1"]),
-            *(f"{figures[f]['value']:.3f}" for f in ("micro_precision", "micro_recall")),
-            f"{figures['macro_f1']['value']:.3f}",
+            *(_value(figures[f]) for f in ("micro_precision", "micro_recall", "macro_f1")),
             str(figures["products"]),
         )
         for name in ("system", *NAMES)
@@ -189,8 +188,13 @@ def _compared(found: dict[str, Any], name: str) -> tuple[str, ...]:
     return (name, *values, points(figure["difference"]), figure["verdict"])
 
 
+def _value(figure: dict[str, Any]) -> str:
+    """A figure; a dash where there is none, as the precision of nothing."""
+    return "–" if figure["value"] is None else f"{figure['value']:.3f}"
+
+
 def _interval(figure: dict[str, Any]) -> str:
-    return f"{figure['value']:.3f} {_ends(figure, '.3f', 1)}"
+    return f"{_value(figure)} {_ends(figure, '.3f', 1)}"
 
 
 def points(difference: dict[str, Any]) -> str:

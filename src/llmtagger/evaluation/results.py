@@ -14,7 +14,7 @@ from llmtagger.evaluation import metrics, slices
 from llmtagger.evaluation.baselines import NAMES
 from llmtagger.evaluation.harness import Kept, Outcome
 from llmtagger.evaluation.judging import as_kept
-from llmtagger.evaluation.metrics import Bootstrap, Record
+from llmtagger.evaluation.metrics import Bootstrap, Floats, Record
 from llmtagger.evaluation.model_share import asked_side, cost, model_share, rule_of
 from llmtagger.normalise import normalise
 from llmtagger.scorers import KEEP_NOTHING
@@ -102,7 +102,7 @@ def _system(outcome: Outcome, name: str, boot: Bootstrap) -> Record | None:
         "products": len(gold),
         "threshold": outcome.thresholds.get(name),
         "micro_f1": boot.interval(each, metrics.f1).record(),
-        "micro_precision": boot.interval(each, metrics.precision).record(),
+        "micro_precision": _precision(each, boot),
         "micro_recall": boot.interval(each, metrics.recall).record(),
         "macro_f1": boot.macro(kept, gold).record(),
         "product_f1": boot.mean(metrics.product_f1(each)).record(),
@@ -112,6 +112,13 @@ def _system(outcome: Outcome, name: str, boot: Bootstrap) -> Record | None:
         "invalid": _invalid(outcome) if name in ("system", "llm_only") else 0.0,
         "extractgpt": _extractgpt(outcome, kept, gold, rows) if _has_keys(outcome) else None,
     }
+
+
+def _precision(each: Floats, boot: Bootstrap) -> Record:
+    """The precision of all that was kept; unknown where nothing was."""
+    if not each[:, 1].any():
+        return {"value": None, "low": None, "high": None}
+    return boot.interval(each, metrics.precision).record()
 
 
 def _extractgpt(outcome: Outcome, kept: Kept, gold: Kept, rows: Sequence[int]) -> dict[str, float]:
