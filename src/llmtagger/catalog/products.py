@@ -174,7 +174,7 @@ def _some(names: Iterable[str]) -> str:
 
 def _free_name(name: str) -> str:
     """An unmapped column may not pose as a field of ours: its output name is prefixed."""
-    return f"input_{name}" if name in FIELDS else name
+    return f"input_{name}" if name in FIELDS else str(writable(name))
 
 
 def build(values: Mapping[str, Any], layout: Layout, *, cells: bool) -> Product:
@@ -191,9 +191,7 @@ def build(values: Mapping[str, Any], layout: Layout, *, cells: bool) -> Product:
     title = mend(_required("title", get("title")))
     description = mend(_text("description", get("description")))
     reviews = _reviews(get("reviews"))
-    extra = {
-        _held(name): _held(values[column]) for column, name in layout.extra if column in values
-    }
+    extra = {name: _held(values[column]) for column, name in layout.extra if column in values}
     if reviews is None:  # a count, a rating: kept as it came
         extra[layout.fields["reviews"]] = get("reviews")
     return Product(
@@ -230,6 +228,8 @@ def _listed(cell: str) -> Any:
 
 def _held(value: Any) -> Any:
     """A value whose texts any file can hold."""
+    if type(value) is str and value.isascii() and "\0" not in value:  # nearly all: no call
+        return value
     try:
         return writable(value)
     except RecursionError as error:

@@ -155,7 +155,7 @@ def _table(table: Table, options: CatalogOptions) -> Opened:
 
 def _restored(row: Row | RejectedRow) -> Row | RejectedRow:
     """The row as it was before its cells were guarded against being formulas."""
-    if not isinstance(row, Row):
+    if not isinstance(row, Row) or (row.raw and "'" not in row.raw):
         return row
     return replace(row, values={name: restore(str(cell)) for name, cell in row.values.items()})
 

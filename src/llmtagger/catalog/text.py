@@ -55,7 +55,8 @@ def mend(text: str) -> str:
 
     Nothing else changes: width, ligatures, quotes and invisible characters stay as they are.
     """
-    if text.isascii() or not _SUSPECT.search(text):
+    # Each character once: a description is several times as long as its alphabet.
+    if text.isascii() or not _SUSPECT.search("".join(set(text))):
         return text
     import ftfy
     from ftfy.badness import is_bad
