@@ -107,16 +107,26 @@ def curve(value: float) -> float:
     return math.log((share + _SOFT) / (1 + _SOFT - share) * (1 + _SOFT) / _SOFT)
 
 
+def _weakened(share: float, factor: float) -> float:
+    """The share whose log-odds, as `curve` counts them, are `factor` times those of this one.
+
+    A product of shares would not do: the curve is steep near 0, so a tenth of a share still has
+    half of its log-odds.
+    """
+    odds = math.exp(factor * curve(share)) * _SOFT / (1 + _SOFT)
+    return max(0.0, (odds * (1 + _SOFT) - _SOFT) / (1 + odds))
+
+
 def signals(
     candidate: Candidate, proposal: Proposal | None, *, rival: float = 0.0, labelled: int = 0
 ) -> dict[str, float]:
     """All that is known of a candidate as numbers between 0 and 1 (a cosine for the name).
 
     A mention counts as far as it can be believed: by its place, and by whether similar products or
-    the linear expert speak for the tag as well. `misspelt` is what `trust` would be if the name
-    were spelt right, and there only where it is not; where trust is unknown, the credibility.
-    `rival` is the strength of the strongest other value of the same key, `support` the number of
-    the tag's carriers on a logarithmic scale.
+    the linear expert speak for the tag as well. The less its place tells, the more backing `trust`
+    needs. `misspelt` is there only where the name is misspelt: the trust, or else the credibility,
+    times the backing. `rival` is the strength of the strongest other value of the same key,
+    `support` the number of the tag's carriers on a logarithmic scale.
     """
     spans = candidate.spans or (proposal.spans if proposal else ())
     confidence = math.exp(proposal.logprob) if proposal and proposal.logprob is not None else 0.0
@@ -125,13 +135,14 @@ def signals(
     believed = candidate.credibility * backing if spans else 0.0
     trusted = candidate.trust * backing
     misspelt = (trusted or candidate.credibility * backing) if candidate.misspelt else 0.0
+    worth = candidate.credibility**2 * backing ** (1.5 - candidate.credibility)
     return {
         "vote": candidate.vote,
         "lexical_vote": candidate.lexical_vote,
         "name_similarity": candidate.name_similarity,
         "name_lexical": candidate.name_lexical * (believed if spans else 1.0),
         "literal": believed,
-        "trust": 0.0 if candidate.misspelt else trusted,
+        "trust": 0.0 if candidate.misspelt else _weakened(candidate.trust, worth),
         "misspelt": misspelt,
         "extracted": candidate.extracted,
         "linear": candidate.linear,
