@@ -123,26 +123,24 @@ def signals(
     """All that is known of a candidate as numbers between 0 and 1 (a cosine for the name).
 
     A mention counts as far as it can be believed: by its place, and by whether similar products or
-    the linear expert speak for the tag as well. The less its place tells, the more backing `trust`
-    needs. `misspelt` is there only where the name is misspelt: the trust, or else the credibility,
-    times the backing. `rival` is the strength of the strongest other value of the same key,
-    `support` the number of the tag's carriers on a logarithmic scale.
+    the linear expert speak for the tag as well. `misspelt` is there only where the name is
+    misspelt: the trust, or else the credibility, times the backing. `rival` is the strength of the
+    strongest other value of the same key, `support` the number of the tag's carriers on a
+    logarithmic scale.
     """
     spans = candidate.spans or (proposal.spans if proposal else ())
     confidence = math.exp(proposal.logprob) if proposal and proposal.logprob is not None else 0.0
     carriers = candidate.prior * labelled
     backing = _backing(candidate, carriers)
     believed = candidate.credibility * backing if spans else 0.0
-    trusted = candidate.trust * backing
-    misspelt = (trusted or candidate.credibility * backing) if candidate.misspelt else 0.0
-    worth = candidate.credibility**2 * backing ** (1.5 - candidate.credibility)
+    misspelt = (candidate.trust or candidate.credibility) * backing if candidate.misspelt else 0.0
     return {
         "vote": candidate.vote,
         "lexical_vote": candidate.lexical_vote,
         "name_similarity": candidate.name_similarity,
         "name_lexical": candidate.name_lexical * (believed if spans else 1.0),
         "literal": believed,
-        "trust": 0.0 if candidate.misspelt else _weakened(candidate.trust, worth),
+        "trust": 0.0 if candidate.misspelt else _weakened(candidate.trust, backing),
         "misspelt": misspelt,
         "extracted": candidate.extracted,
         "linear": candidate.linear,
