@@ -214,6 +214,7 @@ def test_which_adapter_is_used(
     assert choose_template(job(index, prompt="tag.v1"), open_index(index), found).name == "tag.v1"
 
 
+@pytest.mark.live
 def test_the_adapter_that_comes_along_fits_the_embedded_model(index: Path) -> None:
     """Whoever changes that prompt has to tune it anew: benchmarks/general_adapter.py --ship."""
     general = adapters.read_adapter(index, adapters.GENERAL)

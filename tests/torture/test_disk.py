@@ -43,7 +43,7 @@ mount -t tmpfs -o size=$SIZE tmpfs "$DISK" && cp "$FROM"/* "$DISK"
 echo $? > "$SAID/code"
 ls -A "$DISK" > "$SAID/left"
 mount -o remount,size=100m "$DISK"
-"$@" > "$SAID/second" 2>&1 && cp "$DISK"/tagged.jsonl "$SAID" && ls -A "$DISK" > "$SAID/files"
+"$@" > "$SAID/second" 2> "$SAID/second-notes" && cp "$DISK"/tagged.jsonl "$SAID" && ls -A "$DISK" > "$SAID/files"
 """
 
 READ_ONLY = """
