@@ -398,6 +398,13 @@ def test_a_misspelt_name_counts_for_a_tag_but_less_than_one_spelt_right(weights:
     assert unnamed < misspelt < right
 
 
+def test_trust_in_a_title_is_weakened_less() -> None:
+    told = Candidate(Tag("a", "a"), spans=(Span("title", "a"),), prior=0.1, vote=0.3, trust=0.2)
+    assert signals(told, None, labelled=100)["trust"] == pytest.approx(0.2 * 0.54)
+    elsewhere = signals(replace(told, credibility=0.99), None, labelled=100)["trust"]
+    assert 0 < elsewhere < 0.2 * 0.54
+
+
 def test_a_tag_whose_mentions_are_right_needs_no_backing() -> None:
     told = Candidate(Tag("a", "a"), spans=(Span("title", "a"),), prior=0.1, trust=0.9)
     assert signals(told, None, labelled=100)["literal"] == pytest.approx(0.9**6)

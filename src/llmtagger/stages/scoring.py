@@ -107,12 +107,19 @@ def curve(value: float) -> float:
     return math.log((share + _SOFT) / (1 + _SOFT - share) * (1 + _SOFT) / _SOFT)
 
 
-def _weakened(share: float, factor: float) -> float:
-    """The share whose log-odds, as `curve` counts them, are `factor` times those of this one.
+def _trusted(candidate: Candidate, backing: float) -> float:
+    """The trust in a mention that is backed so far.
 
-    A product of shares would not do: the curve is steep near 0, so a tenth of a share still has
-    half of its log-odds.
+    A shop's own title is doubted least. In other places the log-odds are multiplied: the curve is
+    steep near 0, so a tenth of a share still has half of its log-odds.
     """
+    if candidate.credibility >= 1:
+        return candidate.trust * backing
+    return _weakened(candidate.trust, backing)
+
+
+def _weakened(share: float, factor: float) -> float:
+    """The share whose log-odds, as `curve` counts them, are `factor` times those of this one."""
     odds = math.exp(factor * curve(share)) * _SOFT / (1 + _SOFT)
     return max(0.0, (odds * (1 + _SOFT) - _SOFT) / (1 + odds))
 
@@ -140,7 +147,7 @@ def signals(
         "name_similarity": candidate.name_similarity,
         "name_lexical": candidate.name_lexical * (believed if spans else 1.0),
         "literal": believed,
-        "trust": 0.0 if candidate.misspelt else _weakened(candidate.trust, backing),
+        "trust": 0.0 if candidate.misspelt else _trusted(candidate, backing),
         "misspelt": misspelt,
         "extracted": candidate.extracted,
         "linear": candidate.linear,
