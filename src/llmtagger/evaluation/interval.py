@@ -12,8 +12,8 @@ from typing import Any, TypeGuard
 class Interval:
     """A figure with the ends of its 95 % interval.
 
-    Where none is known, as of too few products, both are NaN; of a record's they are the figure, so
-    that it can be drawn.
+    Both ends are NaN where they are not known, for example because there are too few products. One
+    that is read from a record then has the figure itself as both ends, so that it can be drawn.
     """
 
     value: float
