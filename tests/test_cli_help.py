@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from llmtagger.cli import app, eval
 from llmtagger.cli.exits import ExitCode
-from llmtagger.cli.progress import StageReporter
+from llmtagger.cli.progress import ProgressReporter, StageReporter
 from llmtagger.cli.results import show_results
 from llmtagger.cli.screen import Screen
 from llmtagger.datatypes import Evidence, Product, ScoredTag, ScoredTags, Tag, TaggedProduct
@@ -73,6 +73,16 @@ def test_without_a_terminal_each_stage_is_a_line() -> None:
         "tagging 90/100",
         "starting the server",
     ]
+
+
+def test_the_time_left_does_not_count_the_start_of_the_server() -> None:
+    out, now = io.StringIO(), 0.0
+    with ProgressReporter(Screen(file=out, width=100), clock=lambda: now) as reporter:
+        reporter.started(100, 0)
+        for done in range(12):
+            now = 300.0 + done  # the server took five minutes, and each product takes a second
+            reporter.finished_one(TaggedProduct(Product(str(done), "Mug")))
+    assert "About 94 seconds for the 94 products left, based on the first 6.\n" in out.getvalue()
 
 
 @pytest.mark.parametrize(

@@ -35,8 +35,9 @@ _TIMES = ((86_400, "days"), (3_600, "hours"), (60, "minutes"), (1, "seconds"))
 class ProgressReporter:
     """A bar with rate, remaining time, tokens and problems; a plain line where no one watches."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = console
+        self._clock = clock
         self._problems = 0
         self._tokens = 0
         self._done = 0
@@ -51,7 +52,7 @@ class ProgressReporter:
             console=console,
             transient=True,
         )
-        self._begun = time.monotonic()
+        self._first: float | None = None  # when the first product was finished
         self._left = 0
         self._estimated = False
         self._task = self._progress.add_task("reading", total=None, note="")
@@ -76,7 +77,7 @@ class ProgressReporter:
         if done:
             self._console.print(f"Resuming after {done} of {total} products.")
         self._progress.update(self._task, total=total, completed=done, description="preparing")
-        self._begun, self._left = time.monotonic(), total - done
+        self._left = total - done
 
     def finished_one(self, tagged: TaggedProduct) -> None:
         """Advance the bar by one product."""
@@ -100,16 +101,22 @@ class ProgressReporter:
         return self._tokens / self._done * self._left
 
     def _estimate(self) -> None:
-        """Say once how long all of it takes, after the first seconds, if that is a while."""
-        spent = time.monotonic() - self._begun
-        if self._estimated or spent < _FIRST_SECONDS or self._done < _FIRST_PRODUCTS:
+        """Say once how long the rest takes, after the first seconds, if that is a while.
+
+        The clock starts at the first product, because the start of a server may take minutes.
+        """
+        if self._first is None:
+            self._first = self._clock()
+        spent, done = self._clock() - self._first, self._done - 1
+        if self._estimated or spent < _FIRST_SECONDS or done < _FIRST_PRODUCTS:
             return
         self._estimated = True
-        whole = spent / self._done * self._left
-        if whole - spent > _SOON:
-            tokens = f" and {brief(self._all_tokens())} tokens" if self._tokens else ""
+        left = self._left - self._done
+        seconds = spent / done * left
+        if seconds > _SOON:
+            tokens = f" and {brief(self._all_tokens())} tokens in all" if self._tokens else ""
             self._console.print(
-                f"About {duration(whole)}{tokens} for {self._left:,} products, "
+                f"About {duration(seconds)} for the {left:,} products left{tokens}, "
                 f"based on the first {self._done:,}."
             )
 
