@@ -40,7 +40,7 @@ def test_an_evaluation_asks_once_and_repeats_itself(server: ServerInfo, tmp_path
     run = tmp_path / "run.toml"
     run.write_text(
         f'dataset = "{ROOT / "eval" / "datasets" / "examples"}"\n'
-        "test = 30\nask_train = 20\nask_test = 12\n",
+        "test = 30\nask_train = 10\nask_test = 6\n",
         encoding="utf-8",
     )
     found: list[dict[str, Any]] = []
@@ -56,7 +56,7 @@ def test_an_evaluation_asks_once_and_repeats_itself(server: ServerInfo, tmp_path
     for name in NAMES:
         assert set(first[name]["micro_f1"]) == {"value", "low", "high"}
         assert first[name]["micro_f1"] == second[name]["micro_f1"]
-    assert first["llm_only"]["products"] == 12
+    assert first["llm_only"]["products"] == 6
     assert first["system"]["out_of_vocabulary"] == 0
     assert first["system"]["micro_f1"]["value"] > 0.2
     assert second["seconds"]["total"] < first["seconds"]["total"]
@@ -79,11 +79,11 @@ def test_a_calibrated_index_keeps_a_promise_and_needs_no_server(
     )
     assert built.returncode == 0, built.stderr
     fitted = llmtagger(
-        cache, "calibrate", "-i", str(index), "--endpoint", server.url, "--ask", "20"
+        cache, "calibrate", "-i", str(index), "--endpoint", server.url, "--ask", "10"
     )
     assert fitted.returncode == 0, fitted.stderr
     scorer = json.loads((index / "scorer.json").read_text("utf-8"))
-    assert scorer["ask"]["products"] == 20
+    assert scorer["ask"]["products"] == 10
     assert scorer["unasked"]["f1"] > 0.3
     output = tmp_path / "tagged.jsonl"
     tagged = llmtagger(
