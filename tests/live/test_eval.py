@@ -79,11 +79,11 @@ def test_a_calibrated_index_keeps_a_promise_and_needs_no_server(
     )
     assert built.returncode == 0, built.stderr
     fitted = llmtagger(
-        cache, "calibrate", "-i", str(index), "--endpoint", server.url, "--ask", "10"
+        cache, "calibrate", "-i", str(index), "--endpoint", server.url, "--ask", "20"
     )
     assert fitted.returncode == 0, fitted.stderr
     scorer = json.loads((index / "scorer.json").read_text("utf-8"))
-    assert scorer["ask"]["products"] == 10
+    assert scorer["ask"]["products"] == 20
     assert scorer["unasked"]["f1"] > 0.3
     output = tmp_path / "tagged.jsonl"
     tagged = llmtagger(
