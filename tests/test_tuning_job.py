@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -351,7 +352,8 @@ def test_one_tuning_at_a_time(index: Path, base: Path) -> None:
 def test_judged_again_an_adapter_keeps_its_verdict(
     done: Done, tuned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llmtagger.evaluation.answers.model_source", done.source.of)
+    source = copy.deepcopy(done.source)  # what `done` was asked is looked at by another test
+    monkeypatch.setattr("llmtagger.evaluation.answers.model_source", source.of)
     again = jobs.judge(tuned, done.trained, Settings(), tmp_path, nothing, nothing)
     assert again.verdict == done.judged.verdict
     gone = done.trained.model_copy(update={"held_out": ("gone",)})
