@@ -311,6 +311,7 @@ class MemoryCatalogue:
     encoder: Encoder
     vocabulary: Vocabulary
     products: Sequence[Product]
+    live: Mask
     labelled: Mask
     vectors: Vectors
     product_vectors: VectorIndex
@@ -353,6 +354,7 @@ def memory_catalogue(
         encoder=encoder,
         vocabulary=vocabulary,
         products=products,
+        live=np.ones(len(products), dtype=bool),
         labelled=labelled,
         vectors=vectors,
         product_vectors=NumpyIndex(vectors),

@@ -19,7 +19,6 @@ from llmtagger.catalog import CatalogOptions, RejectedRow, read_catalog, workboo
 from llmtagger.datatypes import Product
 from llmtagger.errors import CatalogError
 
-
 ROW_101 = b'<sheet><sheetData><row r="101"><c t="str"><v>Hat</v></c></row>' + b" " * 70_000
 
 

@@ -8,6 +8,8 @@ from itertools import compress, islice
 from queue import SimpleQueue
 from typing import NamedTuple
 
+import numpy as np
+
 from llmtagger.catalog.text import loss
 from llmtagger.config import Settings
 from llmtagger.datatypes import (
@@ -25,6 +27,7 @@ from llmtagger.injection import guard_product, guard_shortlist
 from llmtagger.protocols import AnswerFormat, Experts, Generator, Retriever, Scorer
 from llmtagger.redaction import Redacting
 from llmtagger.sandbox import Fill
+from llmtagger.stages.cold_start import cold_threshold
 from llmtagger.stages.exemplars import Exemplars
 from llmtagger.stages.parsing import answer_format
 from llmtagger.stages.prompting import PromptRenderer
@@ -33,6 +36,7 @@ from llmtagger.stages.scoring import WeightedScorer
 from llmtagger.templates import TemplateFile
 
 BATCH = 16  # products retrieved at once: few enough that the first prompts leave early
+_SAMPLE = 200  # products that tell where to cut a catalogue without labels
 
 WorthAsking = Callable[[ScoredTags], bool]
 Filling = Callable[[TemplateFile], Fill]
@@ -244,6 +248,21 @@ def catalogue_retriever(
         catalogue, settings.retrieval, leave_out_siblings=leave_out_siblings, experts=experts
     )
     return Redacting(retriever) if settings.prompt.redact else retriever
+
+
+def threshold_without_labels(catalogue: Catalogue, settings: Settings) -> float | None:
+    """The threshold that suits a catalogue without labels, by some of its products; else None."""
+    if catalogue.labelled.any():
+        return None
+    rows = np.flatnonzero(catalogue.live)
+    some = rows[np.linspace(0, len(rows) - 1, min(len(rows), _SAMPLE)).astype(int)]
+    products = [guard_product(catalogue.product(row))[0] for row in some.tolist()]
+    found = catalogue_retriever(catalogue, settings).retrieve(products)
+    scorer = WeightedScorer()
+    return cold_threshold(
+        scorer.score(product, guard_shortlist(shortlist), ParsedTags())
+        for product, shortlist in zip(products, found, strict=True)
+    )
 
 
 def prompt_renderer(

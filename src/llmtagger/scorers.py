@@ -68,12 +68,14 @@ def plan(
     labelled: int,
     threshold: float | None,
     min_precision: float | None,
+    cold: float | None = None,
     measure: str = "llmtagger calibrate --model …",
 ) -> Plan:
     """Decide how a run scores. `identity` names its model, prompt, index and settings.
 
-    `labelled` counts the labelled products of the index, `measure` is the command that finds out
-    what the model's answers are worth. Raises `ConfigError` where two options contradict each
+    `labelled` counts the labelled products of the index, `cold` is the threshold that suits it
+    while there are none, `measure` is the command that finds out what the model's answers are
+    worth. Raises `ConfigError` where two options contradict each
     other, `Unpromised` where a precision is asked for that nothing was measured for.
     """
     if min_precision is not None:
@@ -85,7 +87,7 @@ def plan(
     decision = ""
     if mode == "auto":
         asks, decision = _decide(calibration, labelled, measure)
-    cuts = _cut(calibration, settings, threshold, min_precision)
+    cuts = _cut(calibration, settings, threshold, min_precision, cold)
     if calibration is None:
         return Plan(mode, None, cuts, asks, decision, warnings)
     promised = True
@@ -188,19 +190,34 @@ def _check_promise(
 
 
 def cut_of(
-    settings: ScoringSettings, calibration: Calibration | None, threshold: float | None = None
+    settings: ScoringSettings,
+    calibration: Calibration | None,
+    threshold: float | None = None,
+    *,
+    cold: float | None = None,
 ) -> Cut:
     """What is kept, by the settings and what was learnt; every run, evaluation and trial asks here.
 
-    A `threshold` given for one run counts for all products, whatever their category.
+    A `threshold` given for one run counts for all products, whatever their category. Where nothing
+    was learnt and the settings name no threshold, `cold` counts.
     """
     if threshold is not None:
         settings = settings.model_copy(update={"categories": {}})
         return _with(settings, threshold, threshold if calibration and calibration.asked else None)
     if calibration is None:
-        return _with(settings, settings.threshold, None)
+        if cold is None or "threshold" in settings.model_fields_set:
+            return _with(settings, settings.threshold, None)
+        return _with(_scaled(settings, cold), cold, None)
     asked = calibration.asked
     return _with(settings, calibration.unasked.threshold, asked.threshold if asked else None)
+
+
+def _scaled(settings: ScoringSettings, threshold: float) -> ScoringSettings:
+    """Settings whose mark for review moves as the threshold does, if they do not name it."""
+    if "review" in settings.model_fields_set:
+        return settings
+    review = settings.review * threshold / settings.threshold
+    return settings.model_copy(update={"review": review})
 
 
 def _with(settings: ScoringSettings, threshold: float, answered: float | None) -> Cut:
@@ -219,9 +236,10 @@ def _cut(
     settings: ScoringSettings,
     threshold: float | None,
     min_precision: float | None,
+    cold: float | None,
 ) -> Cut:
     if min_precision is None or calibration is None:
-        return cut_of(settings, calibration, threshold)
+        return cut_of(settings, calibration, threshold, cold=cold)
 
     def of(fitted: Fitted | None) -> float:
         # nothing is known of how right scores are that an unmeasured model has moved
@@ -239,7 +257,7 @@ def learned_scorer(calibration: Calibration) -> WeightedScorer:
         of = dict(unasked.of) | {name: WARM.of[name] for name in MODEL}
         unasked = replace(unasked, of=of)
     asked = _weights(calibration.asked) if calibration.asked else None
-    return WeightedScorer(warm=unasked, cold=unasked, asked=asked)
+    return WeightedScorer(warm=unasked, cold=unasked, cold_spans=unasked, asked=asked)
 
 
 def worth_asking(mode: AskMode, calibration: Calibration | None, scored: ScoredTags) -> bool:

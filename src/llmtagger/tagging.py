@@ -57,7 +57,7 @@ from llmtagger.datatypes import (
 from llmtagger.errors import CatalogError, ConfigError, RunError, TuningError
 from llmtagger.locking import sole
 from llmtagger.output import Cut, given_record, output_record
-from llmtagger.pipeline import Tagger, build_tagger
+from llmtagger.pipeline import Tagger, build_tagger, threshold_without_labels
 from llmtagger.protocols import Generator
 from llmtagger.runs import Journal
 from llmtagger.scorers import AskMode, Plan, may_ask
@@ -421,6 +421,7 @@ def _set_up(job: TagJob, *, offline: bool = False) -> _Setup:
         labelled=labelled,
         threshold=job.threshold,
         min_precision=job.min_precision,
+        cold=None if learnt or job.threshold else threshold_without_labels(index, job.settings),
         measure=_measure(job, adapter),
     )
     _log.info(

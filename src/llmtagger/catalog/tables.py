@@ -261,7 +261,8 @@ def check_header(header: tuple[str, ...], columns: Columns, source: Source) -> N
         check_text("".join(header), "text")
     except RowFault as fault:
         raise CatalogError(
-            f"the header of {source.name} is damaged: {fault}", hint="write the header again as UTF-8 text, and try again"
+            f"the header of {source.name} is damaged: {fault}",
+            hint="write the header again as UTF-8 text, and try again",
         ) from fault
     layout = columns.layout(header)
     named = [name for name in header if name]

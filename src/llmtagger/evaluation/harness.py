@@ -9,7 +9,7 @@ import hashlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -28,7 +28,7 @@ from llmtagger.evaluation.learning import LEAST, Learnt, Progress, calibrate, ta
 from llmtagger.evaluation.metrics import best_threshold, keep
 from llmtagger.evaluation.remembering import RememberingEncoder
 from llmtagger.output import Cut
-from llmtagger.pipeline import build_tagger
+from llmtagger.pipeline import build_tagger, threshold_without_labels
 from llmtagger.protocols import Generator, Vectors
 from llmtagger.scorers import cut_of, learned_scorer, worth_asking
 from llmtagger.stages.scoring import WeightedScorer
@@ -184,7 +184,11 @@ class Evaluation:
             gold_of(test.products, judge),
             [],
             calibration,
-            cut_of(config.settings.scoring, calibration),
+            cut_of(
+                config.settings.scoring,
+                calibration,
+                cold=None if learnt else threshold_without_labels(index, config.settings),
+            ),
             index,
             template,
             self._generator.model if self._generator else None,
@@ -226,7 +230,7 @@ class Evaluation:
     def _index(
         self, encoder: RememberingEncoder, train: Side, gold_set: GoldSet
     ) -> tuple[CatalogueIndex, Side]:
-        """The index of what is labelled: all of the train side, or, cold, a few products of it.
+        """The index of the train side, and what is labelled of it: all, or, cold, a few products.
 
         Cold, the tags' names are known: of a closed set all of them, as a shop knows its own list.
         A text may hold values that nobody listed, so of a span set those of the train side's other
@@ -236,11 +240,13 @@ class Evaluation:
 
         vocabulary = None
         labelled = train
+        unlabelled: list[Product] = []
         if self._config.regime == "cold":
             random = np.random.default_rng(self._config.seed)
             order = random.permutation(len(train.products))
             rows = np.sort(order[: self._config.labelled]).tolist()
             others = [train.products[at] for at in order[self._config.labelled :].tolist()]
+            unlabelled = [replace(product, tags=None) for product in others]
             closed = gold_set.kind is TagKind.CLOSED
             vocabulary = Vocabulary.from_products(gold_set.products if closed else others)
             labelled = Side(
@@ -249,7 +255,10 @@ class Evaluation:
                 tuple(train.groups[at] for at in rows),
             )
         index = index_writer.build(
-            labelled.products, self._folder / "index", encoder, vocabulary=vocabulary
+            [*labelled.products, *unlabelled],
+            self._folder / "index",
+            encoder,
+            vocabulary=vocabulary,
         )
         return index, labelled
 

@@ -17,7 +17,7 @@ from llmtagger.evaluation.learning import Labelled
 from llmtagger.evaluation.metrics import Record
 from llmtagger.injection import guard_product
 from llmtagger.output import Cut, explain
-from llmtagger.pipeline import Filling, build_tagger, limited_filling
+from llmtagger.pipeline import Filling, build_tagger, limited_filling, threshold_without_labels
 from llmtagger.protocols import Experts, Generator, Vectors
 from llmtagger.redaction import redact
 from llmtagger.scorers import cut_of, learned_scorer
@@ -118,11 +118,15 @@ class Bench:
             scorer=learned_scorer(fitted) if fitted else WeightedScorer(),
             filling=self.filling,
         )
-        cut = cut_of(self.settings.scoring, fitted)
+        cut = cut_of(self.settings.scoring, fitted, cold=self._cold_threshold)
         judge = Judge(self.index.vocabulary)
         for tagged in tagger.tag(products):
             cell = cell_of(tagged, template.name, cut, judge, tagged.product.tags)
             yield replace(cell, index=self.index.fingerprint)
+
+    @cached_property
+    def _cold_threshold(self) -> float | None:
+        return None if self.calibration else threshold_without_labels(self.index, self.settings)
 
     @property
     def experts(self) -> Experts:

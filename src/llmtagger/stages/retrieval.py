@@ -38,6 +38,7 @@ class Catalogue(Protocol):
 
     encoder: Encoder
     vocabulary: Vocabulary
+    live: Mask
     labelled: Mask
     vectors: Vectors
     product_vectors: VectorIndex

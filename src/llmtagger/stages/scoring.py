@@ -16,6 +16,8 @@ from llmtagger.datatypes import (
     ScoredTag,
     ScoredTags,
     Shortlist,
+    Tag,
+    TagKind,
 )
 
 _SOFT = 0.02  # keeps the curve finite at 0 and 1
@@ -65,10 +67,12 @@ class Weights:
 
 
 # Fitted by benchmarks/default_weights.py to six labelled sets, English and Chinese, and used until
-# `llmtagger calibrate` has fitted an index's own. The weight of `misspelt` is fitted to the same
-# sets with typos by benchmarks/typos.py; without labelled products, where it came out above that
-# of `literal`, it is set below it. The model's two weights are set by hand, and small: models
-# differ, and the small ones choose almost anything or nothing.
+# `llmtagger calibrate` has fitted an index's own. Where nothing is labelled, values of span keys
+# have weights of their own: one that the text does not name is nearly never right, while a closed
+# tag may be. The weight of `misspelt` is fitted to the same sets with typos by
+# benchmarks/typos.py; without labelled products, where it came out above that of `literal`, it is
+# set below it. The model's two weights are set by hand, and small: models differ, and the small
+# ones choose almost anything or nothing.
 WARM = Weights(
     -4.56,
     {
@@ -89,12 +93,22 @@ WARM = Weights(
     },
 )
 COLD = Weights(
-    -3.69,
+    -4.91,
     {
-        "name_similarity": (0.71, 0.0),
-        "name_lexical": (1.80, 0.0),
-        "literal": (2.34, 0.0),
-        "misspelt": (2.0, 0.0),
+        "name_similarity": (4.37, 0.0),
+        "name_lexical": (1.95, 0.0),
+        "literal": (2.22, 0.0),
+        "misspelt": (1.9, 0.0),
+        "chosen": (1.0, 0.0),
+        "confidence": (1.0, 0.0),
+    },
+)
+COLD_SPANS = Weights(
+    -6.22,
+    {
+        "name_lexical": (3.23, 0.0),
+        "literal": (4.23, 0.0),
+        "misspelt": (3.6, 0.0),
         "chosen": (1.0, 0.0),
         "confidence": (1.0, 0.0),
     },
@@ -176,11 +190,12 @@ class WeightedScorer:
     """The logistic function of a weighted sum of the signals.
 
     `asked` replaces `warm` for products that the model has answered, where it was fitted; `cold`
-    holds the weights for an index without labelled products.
+    holds the weights for an index without labelled products, `cold_spans` those for its span keys.
     """
 
     warm: Weights = WARM
     cold: Weights = COLD
+    cold_spans: Weights = COLD_SPANS
     asked: Weights | None = None
 
     def score(self, product: Product, shortlist: Shortlist, parsed: ParsedTags) -> ScoredTags:
@@ -193,22 +208,26 @@ class WeightedScorer:
             if proposal.tag.id not in listed
         ]
         warm = self.asked if self.asked is not None and parsed.answered else self.warm
-        weights = warm if shortlist.labelled else self.cold
         rivals = _rivals((*shortlist.candidates, *proposed))
         items = []
         for candidate in shortlist.candidates:
             proposal = proposals.get(candidate.tag.id)
             rival = rivals[candidate.tag.id]
             values = signals(candidate, proposal, rival=rival, labelled=shortlist.labelled)
+            weights = warm if shortlist.labelled else self._cold(candidate.tag)
             items.append(_scored(weights, candidate, proposal, values))
         # Nothing but the model speaks for what it proposed itself, unless weights were fitted.
-        weights = weights if self.asked is not None else self.cold
+        fitted = self.asked is not None and shortlist.labelled
         for candidate in proposed:
+            weights = warm if fitted else self._cold(candidate.tag)
             proposal = proposals[candidate.tag.id]
             values = signals(candidate, proposal, rival=rivals[candidate.tag.id])
             items.append(_scored(weights, candidate, proposal, values))
         items.sort(key=lambda item: (-item.score, item.tag.name))
         return ScoredTags(tuple(items))
+
+    def _cold(self, tag: Tag) -> Weights:
+        return self.cold_spans if tag.kind is TagKind.SPAN else self.cold
 
 
 def _rivals(candidates: tuple[Candidate, ...]) -> dict[str, float]:
