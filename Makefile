@@ -34,7 +34,7 @@ browser:  # Debian's Chromium, for the studio's tests; without one they are skip
 	fi; \
 	echo "No Chromium, so the studio's browser tests are skipped: apt-get install chromium"
 
-torture: install  ## The long form of tests/torture: kills, faults, full disks, damage; about an hour.
+torture: install  ## The long form of tests/torture: kills, faults, full disks, damage, hostile texts; some hours.
 	$(BIN)/python -m pytest tests/torture --torture
 
 check: test audit  ## `make test` and `make audit`: everything, before a release.
