@@ -329,7 +329,7 @@ def test_quotes_that_never_close_are_read_in_linear_time(tmp_path: Path) -> None
         pytest.param(
             "a.csv", "id,title,title\n1,a,b\n", {}, "two columns 'title'", "rename", id="twice"
         ),
-        pytest.param("a.csv", "id,ti\0tle\n", {}, "header", "mend", id="NUL in the header"),
+        pytest.param("a.csv", "id,ti\0tle\n", {}, "header", "header again", id="NUL in the header"),
         pytest.param("a.xlsx", "PK", {}, "no workbook", "spreadsheet", id="bad workbook"),
         pytest.param("a.xls", "x", {}, "Excel file of the kind .xls", "save it as .xlsx", id="xls"),
         pytest.param("a.xlsm", "x", {}, "of the kind .xlsm", "without macros", id="xlsm"),
