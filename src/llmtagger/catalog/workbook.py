@@ -270,9 +270,7 @@ class SheetReader:
             self._cell = self._held
         elif name == "row":
             self._note("row's end", self._number, -1, self._parser.CurrentByteIndex)
-            if self._cells and self._number > ROWS:
-                raise _too_many(f"{ROWS:,} rows in a sheet")
-            if self._cells:
+            if self._cells and self._number <= ROWS:
                 self._done.append((self._number, self._cells))
 
     def _characters(self, data: str) -> None:
