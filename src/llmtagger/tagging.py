@@ -421,7 +421,7 @@ def _set_up(job: TagJob, *, offline: bool = False) -> _Setup:
         labelled=labelled,
         threshold=job.threshold,
         min_precision=job.min_precision,
-        cold=None if learnt or job.threshold else threshold_without_labels(index, job.settings),
+        cold=None if learnt else threshold_without_labels(index, job.settings),
         measure=_measure(job, adapter),
     )
     _log.info(

@@ -19,8 +19,8 @@ def cold_threshold(scored: Iterable[ScoredTags]) -> float:
     """The threshold for a catalogue, from the default scores of some of its products.
 
     It is where F1 would be highest if the scores were right: many sure candidates raise it, many
-    doubtful ones lower it. Nearly all tags that a text names stay above it, so that the result is
-    no worse than looking names up. `HIGHEST` where there are no products.
+    doubtful ones lower it. Nearly all tags that a text names stay above it, as in looking names up.
+    `HIGHEST` where there are no products.
     """
     items = [item for each in scored for item in each.items]
     named = [item.score for item in items if item.evidence.signals.get("literal", 0.0) >= 1]
